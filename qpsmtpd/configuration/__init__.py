@@ -1,0 +1,1 @@
+"""From control files to settings, components and a chain."""

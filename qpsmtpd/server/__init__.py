@@ -1,0 +1,1 @@
+"""Twisted glue: transports, machine and chain, joined."""

@@ -1,0 +1,1 @@
+"""What components ask the world through, each behind an interface."""
