@@ -1,0 +1,1 @@
+"""Tests of qpsmtpd, laid out as the code that they test."""
