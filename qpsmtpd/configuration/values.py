@@ -21,6 +21,7 @@ from ipaddress import IPv4Network, IPv6Network
 from ipaddress import ip_network as _ip_network
 from typing import Final, Protocol, TypeVar, cast
 
+from qpsmtpd.configuration.patterns import compiled
 from qpsmtpd.smtp.address import Address, AddressError
 
 __all__ = [
@@ -164,6 +165,8 @@ def domain(text: str) -> str:
     An internationalised one is written with its A-labels (``xn--...``). The
     underscore is taken although no host may have it, because names in DNS do.
     """
+    if not text.isascii():  # before lower(), which makes an ASCII letter of the Kelvin sign
+        raise ValueError(text)
     name = text.lower().removesuffix(".")
     if len(name) > _DOMAIN_LIMIT:
         raise ConversionError(f"it is longer than {_DOMAIN_LIMIT} octets")
@@ -206,10 +209,10 @@ def log_level(text: str) -> int:
 
 @converter("a regular expression")
 def regex(text: str) -> re.Pattern[str]:
-    """Take a regular expression in Python's notation."""
+    """Take a regular expression in Python's notation, and some of Perl's (see `patterns`)."""
     try:
-        return re.compile(text)
-    except (re.error, OverflowError, RecursionError) as error:
+        return compiled(text)
+    except (ValueError, re.error, OverflowError, RecursionError) as error:
         raise ConversionError(str(error)) from error
 
 
