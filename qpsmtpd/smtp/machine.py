@@ -1,0 +1,618 @@
+# -*- test-case-name: tests.smtp.test_machine -*-
+"""The server's side of SMTP without I/O: octets in, commands out; replies in, octets out.
+
+The machine owns framing, the order of commands, pipelining and every limit that
+needs no clock. It answers what no policy is needed for, and hands on the rest::
+
+    machine = ServerMachine(limits)
+    machine.reply(Reply(220, "mail.example ESMTP"))
+    machine.receive(octets)               # from the client, cut anywhere
+    event = machine.next_event()          # a command, content, or what is needed
+    machine.reply(Reply(250, "OK"))       # answers the event last taken
+    octets = machine.outgoing()           # for the client
+
+An event is a command of :mod:`qpsmtpd.smtp.commands`, ``bytes`` of content,
+:data:`HEADERS_END`, a :class:`ContentEnd`, an :class:`AuthLine`, or a :class:`Need`. Content
+and ``HEADERS_END`` want no reply; everything else gets exactly one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, TypeAlias
+
+from qpsmtpd.smtp.commands import (
+    PARSERS,
+    Auth,
+    Bdat,
+    Command,
+    Data,
+    Ehlo,
+    Helo,
+    Help,
+    Mail,
+    Noop,
+    Quit,
+    Rcpt,
+    Rset,
+    Starttls,
+    Unparsed,
+    Unrecognized,
+    Vrfy,
+    parse_rcpt,
+)
+from qpsmtpd.smtp.extensions import Extensions
+from qpsmtpd.smtp.framing import ContentCheck, dot_split
+from qpsmtpd.smtp.limits import Limits
+from qpsmtpd.smtp.reply import Reply
+from qpsmtpd.smtp.states import AFTER, ANYWHERE, State, out_of_sequence
+
+__all__ = ["HEADERS_END", "AuthLine", "ContentEnd", "Event", "Need", "ServerMachine"]
+
+
+class Need(Enum):
+    """Why there is no event."""
+
+    #: More octets of the client.
+    DATA = "data"
+    #: The reply to the event last taken.
+    REPLY = "reply"
+    #: The connection is to be closed when what is outgoing was sent.
+    CLOSE = "close"
+
+
+class _HeadersEnd(Enum):
+    HEADERS_END = "headers end"
+
+
+#: The empty line behind the header section has come; the body follows.
+HEADERS_END: Final = _HeadersEnd.HEADERS_END
+
+
+@dataclass(frozen=True, slots=True)
+class ContentEnd:
+    """The message is complete.
+
+    :ivar refusal: The reply that the limits ask for; ``None`` if the message is within them.
+    """
+
+    refusal: Reply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuthLine:
+    """The client's answer to a 334.
+
+    :ivar octets: The line without CR LF; ``None`` if it was too long or no line at all.
+    """
+
+    octets: bytes | None
+
+
+Event: TypeAlias = Command | bytes | _HeadersEnd | ContentEnd | AuthLine | Need
+
+_ACCEPTED: Final = ContentEnd()
+
+_LINE_TOO_LONG: Final = Reply(500, "Line too long", "5.5.2")
+_BARE_NEWLINE: Final = Reply(500, "Bare CR or LF; end each line with CR LF", "5.5.2")
+_TOO_MANY_ERRORS: Final = Reply(421, "Too many errors, closing connection", "4.7.0")
+_TOO_MANY_UNKNOWN: Final = Reply(421, "Too many unrecognized commands, closing", "4.7.0")
+_TOO_MANY_IDLE: Final = Reply(421, "Too many commands without mail, closing", "4.7.0")
+_TOO_MANY_RECIPIENTS: Final = Reply(452, "Too many recipients", "4.5.3")
+_TOO_BIG: Final = Reply(552, "Message size exceeds the limit", "5.3.4")
+_NOT_OFFERED: Final = Reply(502, "Command not implemented", "5.5.1")
+_BDAT_ONLY: Final = Reply(503, "BODY=BINARYMIME needs BDAT", "5.5.1")
+_RSET_DONE: Final = Reply(250, "OK", "2.0.0")
+
+_VERB_LIMIT: Final = 40
+
+
+class ServerMachine:
+    """One SMTP session's protocol state.
+
+    :ivar state: Where the session stands, by the table of :mod:`qpsmtpd.smtp.states`.
+    :ivar extensions: What is offered now; whoever answers EHLO sets it.
+    :ivar recipients: Recipients of the open transaction that were accepted.
+    :ivar unparsed: Verbs whose argument is handed over unread, as :class:`Unparsed`.
+    :ivar announce_headers: Whether ``HEADERS_END`` is told.
+    """
+
+    __slots__ = (
+        "_after",
+        "_buffer",
+        "_check",
+        "_chunk",
+        "_close",
+        "_discarding",
+        "_errors",
+        "_idle",
+        "_last",
+        "_out",
+        "_pending",
+        "_position",
+        "_read",
+        "_refused",
+        "_unknown",
+        "_verb",
+        "_waiting",
+        "announce_headers",
+        "binary",
+        "extensions",
+        "limits",
+        "recipients",
+        "state",
+        "unparsed",
+        "utf8",
+    )
+
+    def __init__(self, limits: Limits, extensions: Extensions = Extensions()) -> None:  # noqa: B008
+        self.limits = limits
+        self.extensions = extensions
+        self.state = State.CONNECTED
+        self.recipients = 0
+        self.utf8 = False
+        self.binary = False
+        self.unparsed: frozenset[bytes] = frozenset()
+        self.announce_headers = False
+        self._buffer = b""
+        self._position = 0
+        self._out: list[bytes] = []
+        #: The event whose reply is outstanding. The first is the connection itself.
+        self._waiting: object = Need.REPLY
+        self._verb = b""
+        self._after = AFTER[State.CONNECTED]
+        #: Reads on: gives an event, or ``None`` when it has to be called again.
+        self._read: Callable[[ServerMachine], Event | None] = ServerMachine._command
+        self._pending: list[Event] = []
+        self._check: ContentCheck | None = None
+        self._chunk = 0
+        self._last = False
+        self._refused: Reply | None = None
+        self._discarding = False
+        self._close = False
+        self._errors = 0
+        self._unknown = 0
+        self._idle = 0
+
+    # The four verbs.
+
+    def receive(self, data: bytes) -> None:
+        """Take octets from the client."""
+        if self._position == len(self._buffer):
+            self._buffer = data
+        else:
+            self._buffer = self._buffer[self._position :] + data
+        self._position = 0
+
+    def next_event(self) -> Event:
+        """The next event; or ``Need.REPLY`` until the last one was answered."""
+        if self._waiting is not None:
+            return Need.REPLY
+        if self._pending:
+            event = self._pending.pop(0)
+            if type(event) is ContentEnd:
+                self._waiting = event
+            return event
+        while not self._close:
+            step = self._read(self)
+            if step is not None:
+                return step
+        return Need.CLOSE
+
+    def reply(self, reply: Reply) -> None:
+        """Answer the event last taken; its reply decides where the session goes."""
+        event = self._waiting
+        self._waiting = None
+        answered = _ANSWERED.get(type(event))
+        if answered is not None:
+            answered(self, event, reply)
+            return
+        self._say(reply)
+        if reply.code < 400:
+            self._enter(self._after.get(self._verb, self.state))
+
+    def outgoing(self) -> bytes:
+        """Octets for the client since last asked."""
+        out = self._out
+        if not out:
+            return b""
+        octets = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        return octets
+
+    # What else a driver may want.
+
+    @property
+    def pending(self) -> int:
+        """Octets received and not yet taken."""
+        return len(self._buffer) - self._position
+
+    @property
+    def receiving(self) -> bool:
+        """Whether message content is being received."""
+        return self._read is ServerMachine._content or self._read is ServerMachine._chunk_content
+
+    def parsed(self, command: Command) -> Reply | None:
+        """Say what an :class:`Unparsed` event meant; its reply is then that command's.
+
+        :returns: The reply that a limit asks for, if one does.
+        """
+        self._waiting = command
+        return self._begin(command) if isinstance(command, Mail) else None
+
+    def greet(self) -> None:
+        """Forget what the client said about itself, because TLS begins (RFC 3207, 4.2).
+
+        Whatever the client sent behind STARTTLS goes with it.
+        """
+        self._buffer = b""
+        self._position = 0
+        self._discarding = False
+        self._enter(State.CONNECTED)
+
+    def close(self, reply: Reply | None = None) -> None:
+        """End the session: ``Need.CLOSE`` is the next and last event.
+
+        :param reply: Said before the end, whether or not a reply is outstanding; 421
+            may come at any time (RFC 5321, 3.8).
+        """
+        if reply is not None and not self._close:
+            self._say(reply)
+        self._waiting = None
+        self._pending.clear()
+        self._close = True
+        self._buffer = b""
+        self._position = 0
+
+    # Commands.
+
+    def _command(self) -> Event | None:
+        buffer = self._buffer
+        start = self._position
+        newline = buffer.find(b"\n", start)
+        if newline < 0:
+            return self._partial_line(buffer, start)
+        self._position = newline + 1
+        if self._discarding:
+            self._discarding = False
+            return None
+        if newline + 1 - start > self.limits.command_line:
+            self._fail(_LINE_TOO_LONG)
+            return None
+        event = self._line(buffer[start : newline + 1])
+        self._waiting = event
+        return event
+
+    def _partial_line(self, buffer: bytes, start: int) -> Event | None:
+        """Wait for the rest of a line; of one that is too long, keep nothing."""
+        held = len(buffer) - start
+        if not held:
+            self._buffer = b""
+            self._position = 0
+        elif self._discarding:
+            self._position = len(buffer)
+        elif held >= self.limits.command_line:
+            self._position = len(buffer)
+            self._discarding = True
+            self._fail(_LINE_TOO_LONG)
+            return None
+        return Need.DATA
+
+    def _line(self, line: bytes) -> Command | None:
+        """Read one line with its LF; ``None`` when the machine has answered it itself."""
+        if not line.endswith(b"\r\n") or line.count(b"\r") != 1:
+            self._fail(_BARE_NEWLINE)
+            return None
+        verb, _, argument = line[:-2].partition(b" ")
+        verb = verb.upper()
+        parser = PARSERS.get(verb)
+        if parser is None and verb != b"RCPT":
+            return self._unrecognized(verb, argument)
+        after = self._after
+        if verb not in after and verb not in ANYWHERE:
+            refusal = out_of_sequence(self.state, verb)
+            if verb == b"BDAT":
+                return self._refuse_chunk(argument, refusal)
+            self._fail(refusal)
+            return None
+        self._verb = verb
+        if verb in self.unparsed:
+            return Unparsed(verb, argument)
+        command: Command | Reply
+        if parser is None:
+            if self.recipients >= self.limits.recipients > 0:
+                self._say(_TOO_MANY_RECIPIENTS)
+                return None
+            command = parse_rcpt(argument, self.extensions, self.utf8)
+        else:
+            command = parser(argument, self.extensions)
+        if isinstance(command, Reply):
+            self._fail(command)
+            return None
+        checked = _CHECKED.get(type(command))
+        if checked is not None:
+            return checked(self, command)
+        return command
+
+    def _unrecognized(self, verb: bytes, argument: bytes) -> Command | None:
+        self._unknown += 1
+        if self._unknown > self.limits.unknown_commands > 0:
+            self.close(_TOO_MANY_UNKNOWN)
+            return None
+        self._verb = b""
+        return Unrecognized(
+            verb[:_VERB_LIMIT].lower().decode("utf-8", "replace"),
+            argument.decode("utf-8", "replace"),
+        )
+
+    def _idles(self, command: Command) -> Command | None:
+        """Count a command that moves no mail."""
+        self._idle += 1
+        if self._idle > self.limits.idle_commands > 0:
+            self.close(_TOO_MANY_IDLE)
+            return None
+        return command
+
+    def _mail_checked(self, command: Mail) -> Command | None:
+        refusal = self._begin(command)
+        if refusal is None:
+            return command
+        self._fail(refusal)
+        return None
+
+    def _begin(self, command: Mail) -> Reply | None:
+        """Note what a transaction's parameters mean for its commands; or say what forbids it."""
+        if self.state is not State.READY:
+            self._enter(State.READY)
+        parameters = command.parameters
+        if not parameters:
+            return None
+        size = parameters.get("SIZE")
+        limit = self.limits.message_size
+        if size is not None and int(size) > limit > 0:  # RFC 1870, 6.1
+            return _TOO_BIG
+        self.utf8 = "SMTPUTF8" in parameters
+        self.binary = parameters.get("BODY") == "BINARYMIME"
+        return None
+
+    def _data_checked(self, command: Data) -> Command | None:
+        if not self.binary:
+            return command
+        self._fail(_BDAT_ONLY)
+        return None
+
+    def _bdat_checked(self, command: Bdat) -> Command | None:
+        if not self.extensions.chunking:
+            return self._skip_chunk(command, _NOT_OFFERED)
+        self._chunk = command.size
+        self._last = command.last
+        if self.state is State.CHUNKS:
+            self._read = ServerMachine._chunk_content
+            return None
+        return Bdat(command.size, command.last, first=True)
+
+    def _starttls_checked(self, command: Starttls) -> Command | None:
+        if not self.extensions.starttls:
+            self._fail(_NOT_OFFERED)
+            return None
+        return self._idles(command)
+
+    def _fail(self, reply: Reply) -> None:
+        """Answer a command that went wrong, without asking anybody."""
+        self._errors += 1
+        if self._errors > self.limits.errors > 0:
+            self.close(_TOO_MANY_ERRORS)
+        else:
+            self._say(reply)
+
+    def _say(self, reply: Reply) -> None:
+        self._out.append(reply.octets)
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self._after = AFTER[state]
+        if state is State.READY or state is State.CONNECTED:
+            self.recipients = 0
+            self.utf8 = self.binary = False
+            self._check = None
+
+    # Answers that do more than lead from one state to the next.
+
+    def _answered_connection(self, event: object, reply: Reply) -> None:
+        self._say(reply)
+
+    def _answered_rcpt(self, event: object, reply: Reply) -> None:
+        self._out.append(reply.octets)
+        if reply.code < 300:
+            self.recipients += 1
+            if self.state is not State.RCPT:
+                self._enter(State.RCPT)
+
+    def _answered_data(self, event: object, reply: Reply) -> None:
+        self._out.append(reply.octets)
+        if 300 <= reply.code < 400:
+            self._check = ContentCheck(self.limits)
+            self._read = ServerMachine._content
+        else:
+            self._enter(State.READY)
+
+    def _answered_bdat(self, event: object, reply: Reply) -> None:
+        """Begin to read a message in chunks, or pass over one that nobody wants."""
+        if reply.code < 400:
+            self._check = ContentCheck(self.limits, self.binary)
+            self._enter(State.CHUNKS)
+        else:
+            self._refused = reply
+            self._enter(State.READY)
+        self._read = ServerMachine._chunk_content
+
+    def _answered_content(self, event: object, reply: Reply) -> None:
+        self._say(reply)
+        if reply.code < 300:
+            self._idle = 0
+        self._enter(State.READY)
+
+    def _answered_auth(self, event: object, reply: Reply) -> None:
+        self._say(reply)
+        if reply.intermediate:
+            self._read = ServerMachine._auth_line
+            return
+        self._read = ServerMachine._command
+        if reply.permanent:
+            self._errors += 1
+
+    def _answered_quit(self, event: object, reply: Reply) -> None:
+        self._say(reply)
+        self.close()
+
+    def _answered_unrecognized(self, event: object, reply: Reply) -> None:
+        self._say(reply)
+        if reply.code < 400:
+            self._unknown -= 1
+
+    def _answered_unparsed(self, event: object, reply: Reply) -> None:
+        self._errors += 1
+        self._say(reply)
+
+    def _answered_starttls(self, event: object, reply: Reply) -> None:
+        self._say(reply)
+        if reply.code < 300:
+            self.greet()
+
+    # Content.
+
+    def _content(self) -> Event | None:
+        buffer = self._buffer
+        check = self._check
+        assert check is not None
+        if self._position == len(buffer):
+            return Need.DATA
+        content, self._position, ended = dot_split(
+            buffer, self._position, not check.size and check.refusal is None
+        )
+        content = check.take(content, ended) if content else b""
+        if ended:
+            self._read = ServerMachine._command
+            return self._deliver(check, content, True)
+        return self._deliver(check, content, False) if content else Need.DATA
+
+    def _chunk_content(self) -> Event | None:
+        """Read octets of a BDAT chunk, whose number is known (RFC 3030, 2)."""
+        available = len(self._buffer) - self._position
+        if self._chunk and not available:
+            return Need.DATA
+        taken = min(self._chunk, available)
+        content = self._buffer[self._position : self._position + taken]
+        self._position += taken
+        self._chunk -= taken
+        if not self._chunk:
+            self._read = ServerMachine._command
+        check = self._check
+        if self._refused is not None or check is None:
+            return self._pass_over()
+        ended = self._last and not self._chunk
+        content = check.take(content, ended)
+        if self._chunk:
+            return self._deliver(check, content, False) if content else Need.DATA
+        # A refused message is over with its chunk; what follows of it is out of sequence.
+        if ended or check.refusal is not None:
+            return self._deliver(check, content, True)
+        self._say(Reply(250, f"{check.size} octets received", "2.0.0"))
+        return self._deliver(check, content, False) if content else None
+
+    def _pass_over(self) -> Event | None:
+        """Skip a chunk that was refused; its reply comes when it is over."""
+        if self._chunk:
+            return Need.DATA
+        if self._refused is not None:
+            self._say(self._refused)
+            self._refused = None
+        return None
+
+    def _refuse_chunk(self, argument: bytes, refusal: Reply) -> Command | None:
+        """Refuse a BDAT; its octets have to be passed over all the same."""
+        command = PARSERS[b"BDAT"](argument, self.extensions)
+        if type(command) is not Bdat:
+            self._fail(refusal)
+            return None
+        return self._skip_chunk(command, refusal)
+
+    def _skip_chunk(self, command: Bdat, refusal: Reply) -> Command | None:
+        self._errors += 1
+        self._chunk = command.size
+        if self._errors > self.limits.errors > 0:
+            self.close(_TOO_MANY_ERRORS)
+            return None
+        self._refused = refusal
+        self._read = ServerMachine._chunk_content
+        return None
+
+    def _deliver(self, check: ContentCheck, content: bytes, ended: bool) -> Event:
+        """Hand on content, and keep what follows it for the next calls."""
+        events: list[Event] = [content] if content else []
+        if self.announce_headers:
+            if check.headers_end >= 0:
+                end = check.headers_end
+                parts: tuple[Event, ...] = (content[:end], HEADERS_END, content[end:])
+                events = [part for part in parts if part != b""]
+            elif ended and check.in_headers and check.refusal is None:
+                events.append(HEADERS_END)
+        if ended:
+            events.append(_ACCEPTED if check.refusal is None else ContentEnd(check.refusal))
+        event, *self._pending = events
+        if type(event) is ContentEnd:
+            self._waiting = event
+        return event
+
+    # Authentication.
+
+    def _auth_line(self) -> Event | None:
+        buffer = self._buffer
+        start = self._position
+        newline = buffer.find(b"\n", start)
+        limit = self.limits.auth_line
+        if newline < 0:
+            if len(buffer) - start < limit:
+                return Need.DATA
+            self._position = len(buffer)
+            self._discarding = True
+            octets = None
+        else:
+            self._position = newline + 1
+            line = buffer[start : newline + 1]
+            good = len(line) <= limit and line.endswith(b"\r\n") and line.count(b"\r") == 1
+            octets = line[:-2] if good else None
+        event = AuthLine(octets)
+        self._waiting = event
+        return event
+
+
+_CHECKED: Final[dict[type, Callable[..., Command | None]]] = {
+    Mail: ServerMachine._mail_checked,
+    Data: ServerMachine._data_checked,
+    Bdat: ServerMachine._bdat_checked,
+    Starttls: ServerMachine._starttls_checked,
+    Auth: ServerMachine._idles,
+    Ehlo: ServerMachine._idles,
+    Helo: ServerMachine._idles,
+    Rset: ServerMachine._idles,
+    Noop: ServerMachine._idles,
+    Vrfy: ServerMachine._idles,
+    Help: ServerMachine._idles,
+}
+
+_ANSWERED: Final[dict[type, Callable[[ServerMachine, object, Reply], None]]] = {
+    Need: ServerMachine._answered_connection,
+    Rcpt: ServerMachine._answered_rcpt,
+    Data: ServerMachine._answered_data,
+    Bdat: ServerMachine._answered_bdat,
+    ContentEnd: ServerMachine._answered_content,
+    Auth: ServerMachine._answered_auth,
+    AuthLine: ServerMachine._answered_auth,
+    Quit: ServerMachine._answered_quit,
+    Unrecognized: ServerMachine._answered_unrecognized,
+    Starttls: ServerMachine._answered_starttls,
+    Unparsed: ServerMachine._answered_unparsed,
+}
