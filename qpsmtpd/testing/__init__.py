@@ -1,0 +1,1 @@
+"""The test kit: what a component is tried with, without a socket."""
