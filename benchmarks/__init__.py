@@ -1,0 +1,1 @@
+"""Measure qpsmtpd beside other SMTP servers: ``python -m benchmarks --help``."""
