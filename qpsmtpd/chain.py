@@ -39,6 +39,7 @@ __all__ = [
     "ComponentTimeoutError",
     "Link",
     "NoVerdictError",
+    "settle",
 ]
 
 log: Final = Logger()
@@ -196,7 +197,7 @@ class Chain:
             return self._quick(hook, pairs, rest, *(hook.answers or (type(None),)))
 
         def ask(*arguments: Any) -> Any:
-            return _settle(self._asked(hook, pairs, 0, arguments, rest))
+            return settle(self._asked(hook, pairs, 0, arguments, rest))
 
         return ask
 
@@ -218,7 +219,7 @@ class Chain:
                     _record(hook, link, arguments, answer, began)
                     return answer
                 position = [link for _, link in pairs].index(link)
-                return _settle(self._asked(hook, pairs, position, arguments, rest, answer))
+                return settle(self._asked(hook, pairs, position, arguments, rest, answer))
             return rest(*arguments) if rest is not None else None
 
         return ask
@@ -256,7 +257,7 @@ class Chain:
                     _record(hook, link, arguments, answer, began)
                 return answer
 
-            return _settle(wrapped())
+            return settle(wrapped())
 
         return ask
 
@@ -434,7 +435,7 @@ async def _await(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
-def _settle(coroutine: types.CoroutineType[Any, Any, Any] | Any) -> Any:
+def settle(coroutine: types.CoroutineType[Any, Any, Any] | Any) -> Any:
     """Run a coroutine as far as it goes: give its result, or a Deferred of it.
 
     Most coroutines end without waiting. For those no Deferred is made, which saves

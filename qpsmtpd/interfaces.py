@@ -38,6 +38,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from zope.interface import Attribute, Interface
 from zope.interface.interface import InterfaceClass
 
+from qpsmtpd.services.interfaces import IResolver, IStore, ResolverError, StoreError
 from qpsmtpd.session import Session, Transaction
 from qpsmtpd.smtp.address import Address
 from qpsmtpd.smtp.commands import Ehlo, Helo, Mail, Parameters, Rcpt
@@ -90,10 +91,14 @@ __all__ = [
     "IRcptPre",
     "IReceivedLine",
     "IResetTransaction",
+    "IResolver",
+    "IStore",
     "IUnrecognizedCommand",
     "IUserConfig",
     "IVrfy",
     "Proceed",
+    "ResolverError",
+    "StoreError",
 ]
 
 #: What a decision may be answered with.

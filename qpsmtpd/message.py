@@ -164,6 +164,11 @@ class HeaderSection:
         self._raws.insert(0, _format(name, value))
         self._touch()
 
+    def prepend_field(self, raw: bytes) -> None:
+        """Put a field at the top that is well-formed and folded already."""
+        self._raws.insert(0, raw)
+        self._touch()
+
     def replace(self, name: str, value: str, index: int = 0) -> None:
         """Put a field in the place of another, or at the end if there is none.
 
@@ -294,12 +299,19 @@ class Message:
 
         :raises ValueError: as :meth:`HeaderSection.add`.
         """
+        self.prepend_field(_format(name, value))
+
+    def prepend_field(self, raw: bytes) -> None:
+        """Put a field at the top that is well-formed and folded already.
+
+        :param raw: Name, colon and value, without the last CR LF.
+        """
         if self._headers is not None:
-            self._headers.prepend(name, value)
+            self._headers.prepend_field(raw)
         elif self._prepended is None:
-            self._prepended = [_format(name, value)]
+            self._prepended = [raw]
         else:
-            self._prepended.append(_format(name, value))
+            self._prepended.append(raw)
 
     def chunks(self) -> Iterator[bytes]:
         """Read the message as it is to be delivered.

@@ -1,0 +1,340 @@
+# -*- test-case-name: tests.server.test_factory -*-
+"""The ESMTP factory: connections to sessions, and the limits over all of them.
+
+It goes on any endpoint::
+
+    factory = SMTPFactory([RcptOk(...), Maildir(...)], Settings(me="mail.example"))
+    serverFromString(reactor, "tcp:2525").listen(factory)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Iterable
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory, IReactorTime
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from qpsmtpd import __version__
+from qpsmtpd.chain import Chain
+from qpsmtpd.server.protocol import SMTPProtocol
+from qpsmtpd.session import Session
+from qpsmtpd.settings import Settings
+from qpsmtpd.smtp.extensions import Extensions
+from qpsmtpd.smtp.machine import ServerMachine
+from qpsmtpd.smtp.reply import Reply
+from qpsmtpd.smtp.sasl import MECHANISMS
+
+__all__ = ["Generation", "SMTPFactory"]
+
+log: Final = Logger()
+
+#: Seconds between two looks at who took too long; the precision of all time limits.
+TICK: Final = 1.0
+
+_TOO_MANY: Final = Reply(421, "Too many connections, try again later", "4.7.0")
+_TOO_MANY_FROM_YOU: Final = Reply(421, "Too many connections from your address", "4.7.0")
+_STOPPING: Final = Reply(421, "Service shutting down, try again later", "4.3.2")
+
+#: The hooks of one mechanism, which make the server offer it.
+_AUTH_HOOKS: Final = {
+    "PLAIN": "auth_plain",
+    "LOGIN": "auth_login",
+    "CRAM-MD5": "auth_cram_md5",
+}
+
+
+class Generation:
+    """A configuration in use: a chain, its settings, and the sessions that run on it.
+
+    A reload makes a new one; sessions stay on theirs. What every session says alike
+    is made once.
+    """
+
+    def __init__(self, chain: Chain, settings: Settings) -> None:
+        self.chain = chain
+        self.settings = settings
+        self.sessions = 0
+        self.retired = False
+        self.banner = _banner(settings)
+        self.goodbye = Reply(
+            221, f"{settings.me} closing connection. Have a wonderful day.", "2.0.0"
+        )
+        version = "" if settings.greeting else f" {__version__}"
+        self.help = Reply(
+            214, [f"This is qpsmtpd{version}", "See the documentation for more"], "2.0.0"
+        )
+        self.mechanisms = _mechanisms(chain)
+        self._template = dataclasses.replace(
+            settings.extensions,
+            size=settings.limits.message_size,
+            recipients=settings.limits.recipients,
+        )
+        self._offers: dict[tuple[object, ...], Extensions] = {}
+        self._unparsed = _unparsed(chain)
+        self._announce = chain.data_headers_end is not None
+
+    def machine(self) -> ServerMachine:
+        """A protocol machine for a new session."""
+        machine = ServerMachine(self.settings.limits, self._template)
+        machine.unparsed = self._unparsed
+        machine.announce_headers = self._announce
+        return machine
+
+    def extensions(
+        self, mechanisms: tuple[str, ...], starttls: bool, other: tuple[str, ...]
+    ) -> Extensions:
+        """What is offered to a session; few differ, so few are made."""
+        key = (mechanisms, starttls, other)
+        offer = self._offers.get(key)
+        if offer is None:
+            offer = dataclasses.replace(
+                self._template, auth=mechanisms, starttls=starttls, other=other
+            )
+            if len(self._offers) < 100:
+                self._offers[key] = offer
+        return offer
+
+    def ehlo_reply(self, extensions: Extensions, session: Session) -> Reply:
+        """The reply to EHLO (RFC 5321, 4.1.1.1)."""
+        return Reply(250, [self._hello(session), *extensions.keywords()])
+
+    def helo_reply(self, session: Session) -> Reply:
+        """The reply to HELO (RFC 5321, 4.1.1.1)."""
+        return Reply(250, self._hello(session) + "; I am so happy to meet you.")
+
+    def _hello(self, session: Session) -> str:
+        name = session.remote_host or "Unknown"
+        return f"{self.settings.me} Hi {name} [{session.remote_ip}]"
+
+
+def _banner(settings: Settings) -> Reply:
+    text = settings.greeting
+    if text is None:
+        text = (
+            f"{settings.me} ESMTP qpsmtpd {__version__} ready; "
+            "send us your mail, but not your spam."
+        )
+    elif "ESMTP" not in text.split():
+        text += " ESMTP"
+    return Reply(220, text)
+
+
+def _mechanisms(chain: Chain) -> tuple[str, ...]:
+    """The SASL mechanisms that some component can decide about."""
+    if chain.auth is not None:
+        return tuple(MECHANISMS)
+    return tuple(name for name, hook in _AUTH_HOOKS.items() if getattr(chain, hook) is not None)
+
+
+def _unparsed(chain: Chain) -> frozenset[bytes]:
+    """The commands that some component wants to read itself."""
+    return frozenset(
+        verb.upper().encode("ascii")
+        for verb in ("ehlo", "helo", "auth", "mail", "rcpt")
+        if any(getattr(chain, f"{verb}_{stage}", None) for stage in ("parse", "pre"))
+    )
+
+
+@implementer(IProtocolFactory)
+class SMTPFactory:
+    """Makes a session of each connection.
+
+    :ivar now: The time by the reactor's clock, as of the last tick.
+    :ivar generation: What new sessions run on.
+    :ivar stopping: Whether new connections are turned away because the server stops.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        components: Chain | Iterable[object],
+        settings: Settings | None = None,
+        clock: IReactorTime | None = None,
+    ) -> None:
+        """Make a factory.
+
+        :param components: A chain, or the components of one.
+        :param settings: The engine's settings; the defaults are good for a start.
+        :param clock: The reactor, or a ``task.Clock`` in tests.
+        """
+        if clock is None:
+            from twisted.internet import reactor
+
+            clock = IReactorTime(reactor)
+        self.clock = clock
+        settings = settings or Settings()
+        if not isinstance(components, Chain):
+            components = Chain(components, clock=clock, time_limit=settings.limits.component_time)
+        self.generation = Generation(components, settings)
+        self.now = clock.seconds()
+        self.protocols: set[SMTPProtocol] = set()
+        self.stopping = False
+        self._ports = 0
+        self._addresses: dict[str, int] = {}
+        self._finishing: set[Deferred[Any]] = set()
+        self._idle: list[Deferred[None]] = []
+        self._ticking = LoopingCall(self.tick)
+        self._ticking.clock = clock
+
+    # What ports call.
+
+    def doStart(self) -> None:
+        """A port listens."""
+        self._ports += 1
+        self.now = self.clock.seconds()
+        if not self._ticking.running:
+            self._ticking.start(TICK, now=False)
+
+    def doStop(self) -> None:
+        """A port has stopped to listen."""
+        self._ports -= 1
+        if not self._ports and not self.protocols and self._ticking.running:
+            self._ticking.stop()
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Make a session of a connection, or turn the client away."""
+        ip = getattr(addr, "host", "") or ""
+        generation = self.generation
+        settings = generation.settings
+        if self.stopping:
+            return _TurnedAway(_STOPPING)
+        if len(self.protocols) >= settings.connections > 0:
+            log.warn("Too many connections: {count}", count=len(self.protocols))
+            return _TurnedAway(_TOO_MANY)
+        addresses = self._addresses
+        count = addresses.get(ip, 0) + 1
+        if ip and count > settings.connections_per_address > 0:
+            log.warn("Too many connections from {ip}: {count}", ip=ip, count=count)
+            return _TurnedAway(_TOO_MANY_FROM_YOU)
+        addresses[ip] = count
+        session = Session(ip, getattr(addr, "port", 0) or 0)
+        session.connections = count
+        generation.sessions += 1
+        protocol = SMTPProtocol(self, generation, session)
+        self.protocols.add(protocol)
+        return protocol
+
+    # What protocols call.
+
+    def forget(self, protocol: SMTPProtocol) -> None:
+        """A connection has ended."""
+        if protocol not in self.protocols:
+            return
+        self.protocols.remove(protocol)
+        ip = protocol.session.remote_ip
+        count = self._addresses[ip] - 1
+        if count:
+            self._addresses[ip] = count
+        else:
+            del self._addresses[ip]
+        generation = protocol.generation
+        generation.sessions -= 1
+        if generation.retired and not generation.sessions:
+            self._stop_chain(generation.chain)
+        if not self.protocols:
+            idle, self._idle = self._idle, []
+            for waiting in idle:
+                waiting.callback(None)
+            if not self._ports and self._ticking.running:
+                self._ticking.stop()
+
+    def let_finish(self, told: Deferred[Any]) -> None:
+        """See something to its end that no session waits for."""
+        self._finishing.add(told)
+
+        def finished(result: Any) -> None:
+            self._finishing.discard(told)
+
+        told.addBoth(finished)
+
+    def tick(self) -> None:
+        """Look who took too long."""
+        self.now = now = self.clock.seconds()
+        for protocol in list(self.protocols):
+            protocol.check_time(now)
+
+    # What whoever runs the server calls.
+
+    async def start(self) -> None:
+        """Start the chain's components.
+
+        :raises Exception: What a component raised.
+        """
+        await self.generation.chain.start()
+
+    async def replace(self, chain: Chain, settings: Settings) -> None:
+        """Let new sessions run on a new chain. Running ones stay on theirs.
+
+        :raises Exception: What a component of the new chain raised at its start; then
+            nothing has changed.
+        """
+        await chain.start()
+        old = self.generation
+        self.generation = Generation(chain, settings)
+        old.retired = True
+        if not old.sessions:
+            self._stop_chain(old.chain)
+
+    async def stop(self, grace: float = 30.0) -> None:
+        """End all sessions: idle ones at once, the others when they are done.
+
+        :param grace: Seconds that messages on their way are given.
+        """
+        self.stopping = True
+        for protocol in list(self.protocols):
+            protocol.shut_down()
+        if self.protocols:
+            idle: Deferred[None] = Deferred()
+            self._idle.append(idle)
+            patience = LoopingCall(self._hurry)
+            patience.clock = self.clock
+            patience.start(0.25, now=False)
+            cut = self.clock.callLater(grace, self._cut)
+            try:
+                await idle
+            finally:
+                patience.stop()
+                if cut.active():
+                    cut.cancel()
+        while self._finishing:
+            await _either_way(next(iter(self._finishing)))
+        await self.generation.chain.stop()
+
+    def _hurry(self) -> None:
+        """End the sessions that have come to the end of their message."""
+        for protocol in list(self.protocols):
+            protocol.shut_down()
+
+    def _cut(self) -> None:
+        for protocol in list(self.protocols):
+            protocol.close(_STOPPING)
+            protocol.transport.abortConnection()
+
+    def _stop_chain(self, chain: Chain) -> None:
+        self.let_finish(Deferred.fromCoroutine(chain.stop()))
+
+
+async def _either_way(finishing: Awaitable[Any]) -> None:
+    waiting: Deferred[None] = Deferred()
+    if isinstance(finishing, Deferred):
+        finishing.addBoth(lambda _: waiting.callback(None))
+        await waiting
+
+
+class _TurnedAway(Protocol):
+    """Says why there is no session, and closes."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.write(self._reply.octets)
+        self.transport.loseConnection()

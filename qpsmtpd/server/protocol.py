@@ -1,0 +1,995 @@
+# -*- test-case-name: tests.server.test_protocol -*-
+"""A transport, the protocol machine and a chain, joined. What is decided is decided elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IProtocol,
+    IPushProducer,
+    ISSLTransport,
+    ITCPTransport,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from qpsmtpd import logs
+from qpsmtpd.chain import Ask, Chain, settle
+from qpsmtpd.message import Message
+from qpsmtpd.server.received import auth_comment, protocol_name, received, tls_comment
+from qpsmtpd.server.replies import INTERNAL_ERROR, refusal
+from qpsmtpd.session import Session, TLSState, Transaction
+from qpsmtpd.smtp.commands import (
+    AUTH_CANCELLED,
+    NO_PARAMETERS,
+    Auth,
+    Bdat,
+    Command,
+    Data,
+    Ehlo,
+    Helo,
+    Help,
+    Mail,
+    Noop,
+    Parameters,
+    Quit,
+    Rcpt,
+    Rset,
+    Starttls,
+    Unparsed,
+    Unrecognized,
+    Vrfy,
+    parse_argument,
+    split_path,
+)
+from qpsmtpd.smtp.machine import HEADERS_END, AuthLine, ContentEnd, Need
+from qpsmtpd.smtp.reply import Reply
+from qpsmtpd.smtp.sasl import MECHANISMS, Credentials, SASLError, challenge_text, decode
+from qpsmtpd.spool import Spool
+from qpsmtpd.trace import describe
+from qpsmtpd.verdicts import OK, Kind, Verdict
+
+if TYPE_CHECKING:
+    from qpsmtpd.server.factory import Generation, SMTPFactory
+
+__all__ = ["SMTPProtocol"]
+
+log: Final = Logger()
+
+#: Events that one client gets before the others have their turn.
+EVENTS_PER_TURN: Final = 200
+
+#: Octets that may wait unread behind a command that is being decided.
+READ_AHEAD: Final = 65536
+
+#: Seconds until a connection that was closed politely and did not end is cut.
+CLOSE_TIME: Final = 30.0
+
+_GO_AHEAD: Final = Reply(354, "go ahead")
+_OK: Final = Reply(250, "OK", "2.0.0")
+_VRFY: Final = Reply(252, "Just try sending a mail and we'll see how it turns out ...", "2.1.5")
+_UNRECOGNIZED: Final = Reply(500, "Unrecognized command", "5.5.1")
+_UNDECIDED: Final = Reply(450, "No plugin decided if relaying is allowed", "4.7.1")
+_NOT_QUEUED: Final = Reply(451, "Queuing declined or disabled; try again later", "4.3.0")
+_QUEUED: Final = Reply(250, "Queued", "2.0.0")
+_STORAGE: Final = Reply(452, "Insufficient system storage", "4.3.1")
+_TLS_READY: Final = Reply(220, "Go ahead with TLS", "2.0.0")
+_TIMEOUT: Final = Reply(421, "Connection timed out", "4.4.2")
+_SHUTDOWN: Final = Reply(421, "Service shutting down", "4.3.2")
+_AUTH_TWICE: Final = Reply(503, "You are already authenticated", "5.5.1")
+_AUTH_NEEDS_EHLO: Final = Reply(503, "AUTH needs EHLO", "5.5.1")
+_AUTH_NEEDS_TLS: Final = Reply(538, "TLS is required for authentication", "5.7.11")
+_AUTH_UNKNOWN: Final = Reply(504, "Authentication mechanism not offered", "5.5.4")
+_AUTH_BAD: Final = Reply(501, "Authentication exchange not understood", "5.5.2")
+_AUTH_LINE_TOO_LONG: Final = Reply(500, "Authentication exchange line too long", "5.5.6")
+
+_Handler: TypeAlias = "Callable[[SMTPProtocol, Any], None]"
+
+
+@implementer(IProtocol, IHandshakeListener, IPushProducer)
+class SMTPProtocol:
+    """One client's connection.
+
+    :ivar session: What components see of it.
+    :ivar generation: The configuration it runs on.
+    :ivar active: When the client was last heard of, by the factory's coarse clock.
+    """
+
+    __slots__ = (
+        "_content_began",
+        "_ended",
+        "_exchange",
+        "_machine",
+        "_paused",
+        "_refused",
+        "_running",
+        "_send",
+        "_waiting",
+        "active",
+        "chain",
+        "factory",
+        "generation",
+        "session",
+        "transport",
+    )
+
+    def __init__(self, factory: SMTPFactory, generation: Generation, session: Session) -> None:
+        self.factory = factory
+        self.session = session
+        self.chain: Chain = generation.chain
+        self.active = factory.now
+        self.transport: Any = None
+        self.generation = generation
+        self._machine = generation.machine()
+        #: Sends at once; ``None`` where the transport has to be asked.
+        self._send: Callable[[bytes], int] | None = None
+        self._waiting: Deferred[Any] | None = None
+        self._exchange: Any = None
+        self._refused: Reply | None = None
+        self._content_began = 0.0
+        self._paused = False
+        self._running = False
+        self._ended = False
+
+    # What the transport calls.
+
+    def makeConnection(self, transport: Any) -> None:
+        self.transport = transport
+        if ISSLTransport.providedBy(transport):
+            return  # the handshake comes first
+        if ITCPTransport.providedBy(transport):
+            # Replies go out at once on the socket; only what does not fit waits for the
+            # reactor. That halves the CPU time of a message, see docs/explanation/speed.md.
+            self._send = transport.getHandle().send  # type: ignore[attr-defined]
+        self.connectionMade()
+
+    def connectionMade(self) -> None:
+        """Greet the client, or do not."""
+        if self._send is None:
+            self.transport.registerProducer(self, True)
+        ask = self.chain.pre_connection
+        self._then(ask(self.session) if ask is not None else None, _pre_connected)
+        self._advance()
+
+    def handshakeCompleted(self) -> None:
+        began = self.session.tls_context is not None
+        connection = self.transport.getHandle()
+        self.session.tls = TLSState(
+            connection.get_protocol_version_name(), connection.get_cipher_name() or "unknown"
+        )
+        if not began:
+            self.connectionMade()
+
+    def dataReceived(self, data: bytes) -> None:
+        machine = self._machine
+        machine.receive(data)
+        self.active = self.factory.now
+        if self._waiting is None and not self._running:
+            self._advance()
+        elif machine.pending > READ_AHEAD and not self._paused:
+            self._paused = True
+            self.transport.pauseProducing()
+
+    def connectionLost(self, reason: Failure) -> None:
+        self._end()
+        self.factory.forget(self)
+
+    # What the transport calls when the client does not read its replies.
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._resume()
+        if self._waiting is None and not self._running and not self._ended:
+            self._advance()
+
+    def stopProducing(self) -> None:
+        pass  # connectionLost follows
+
+    # What the factory calls.
+
+    def check_time(self, now: float) -> None:
+        """Close the connection of a client that took too long."""
+        if self._ended:
+            if now - self.active > CLOSE_TIME:
+                self.transport.abortConnection()
+            return
+        limits = self._machine.limits
+        receiving = self._machine.receiving
+        limit = limits.content_time if receiving else limits.command_time
+        late = (
+            (0 < limit < now - self.active and self._waiting is None)
+            or (receiving and 0 < limits.message_time < now - self._content_began)
+            or 0 < limits.session_time < time.time() - self.session.started
+        )
+        if late:
+            self.close(_TIMEOUT)
+
+    def close(self, reply: Reply | None = None) -> None:
+        """End the session, now.
+
+        :param reply: What the client is told.
+        """
+        self._cancel()
+        self._machine.close(reply)
+        self._finish()
+
+    def shut_down(self) -> bool:
+        """Let the session come to its end; whether a message is on its way in it."""
+        if self._machine.receiving or self._waiting is not None:
+            return True
+        self.close(_SHUTDOWN)
+        return False
+
+    # The loop.
+
+    def _advance(self) -> None:
+        """Take events while there are some, and send the replies to all of them at once."""
+        machine = self._machine
+        next_event = machine.next_event
+        turns = EVENTS_PER_TURN
+        self._running = True
+        try:
+            while True:
+                event = next_event()
+                handler = _HANDLERS.get(event.__class__)
+                if handler is None:
+                    break
+                handler(self, event)
+                turns -= 1
+                if not turns:
+                    break
+        except Exception:
+            log.failure("The engine failed in session {session}", session=self.session.id)
+            machine.close(Reply(421, "Internal error, closing connection", "4.3.0"))
+            event = Need.CLOSE
+        self._running = False
+        if event is Need.CLOSE:
+            self._finish()
+            return
+        octets = machine.outgoing()
+        if octets:
+            self._write(octets)
+        if not turns:
+            # Others first. A client that pipelines without end gets its share, no more.
+            self._then_later()
+        elif self._paused and self._waiting is None:
+            self._resume()
+
+    def _then_later(self) -> None:
+        turn: Deferred[None] = Deferred()
+        self._waiting = turn
+        turn.addCallbacks(self._arrived, self._gone, callbackArgs=(None, ()))
+        self.factory.clock.callLater(0, _fire, turn)
+
+    def _write(self, octets: bytes) -> None:
+        send = self._send
+        if send is not None:
+            try:
+                sent = send(octets)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return  # the reactor is about to say that the connection was lost
+            if sent == len(octets):
+                return
+            # This client is slower than its commands. From now on the reactor sends.
+            octets = octets[sent:]
+            self._send = None
+            self.transport.registerProducer(self, True)
+        self.transport.write(octets)
+
+    def _resume(self) -> None:
+        if self._paused and not self._ended:
+            self._paused = False
+            self.transport.resumeProducing()
+
+    def _finish(self) -> None:
+        """Send what is left to say, and close."""
+        octets = self._machine.outgoing()
+        if octets:
+            self._write(octets)
+        if self._send is None:
+            self.transport.unregisterProducer()
+        self._end()
+        self.active = self.factory.now
+        self.transport.loseConnection()
+
+    def _end(self) -> None:
+        """The session is over, whoever ended it."""
+        if self._ended:
+            return
+        self._ended = True
+        self._cancel()
+        self._reset()
+        chain = self.chain
+        if chain.disconnect is not None:
+            self._tell(chain.disconnect, self.session)
+        if chain.post_connection is not None:
+            self._tell(chain.post_connection, self.session)
+        if logs.wanted(6) and self.session.trace:
+            log.info(
+                "session {session} trace: {trace}",
+                session=self.session.id,
+                trace=describe(self.session.trace),
+            )
+        self.session.end()
+
+    # Waiting.
+
+    def _then(self, answer: Any, finish: Callable[..., None], *context: Any) -> None:
+        """Go on with an answer: now, or when it has arrived."""
+        if answer.__class__ is not Deferred:
+            finish(self, answer, *context)
+            return
+        self._waiting = answer
+        answer.addCallbacks(self._arrived, self._gone, callbackArgs=(finish, context))
+
+    def _arrived(
+        self, answer: Any, finish: Callable[..., None] | None, context: tuple[Any, ...]
+    ) -> None:
+        self._waiting = None
+        if self._ended:
+            return
+        try:
+            if finish is not None:
+                finish(self, answer, *context)
+        except Exception:
+            log.failure("The engine failed in session {session}", session=self.session.id)
+            self.close(Reply(421, "Internal error, closing connection", "4.3.0"))
+            return
+        if not self._running and self._waiting is None and not self._ended:
+            self._advance()
+
+    def _gone(self, failure: Failure) -> None:
+        self._waiting = None
+        if self._ended:
+            return  # a late result of something that nobody waits for any more
+        if not isinstance(failure.value, CancelledError):
+            log.failure("The engine failed in session {session}", failure, session=self.session.id)
+        self.close(Reply(421, "Internal error, closing connection", "4.3.0"))
+
+    def _cancel(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            ended, self._ended = self._ended, True
+            waiting.cancel()
+            self._ended = ended
+
+    def _tell(self, ask: Ask, *arguments: Any) -> None:
+        """Tell of something that happened; nobody waits for what components do about it."""
+        told = ask(*arguments)
+        if told.__class__ is Deferred:
+            self.factory.let_finish(told)
+
+    # Ends of transactions.
+
+    def _reset(self) -> None:
+        """End the open transaction, if there is one."""
+        transaction = self.session.transaction
+        if transaction is None:
+            return
+        self.session.transaction = None
+        self._refused = None
+        ask = self.chain.reset_transaction
+        if ask is not None:
+            told = ask(transaction)
+            if told.__class__ is Deferred:
+                self.factory.let_finish(told)
+        if logs.wanted(6) and transaction.trace:
+            log.info(
+                "transaction {transaction} trace: {trace}",
+                transaction=transaction.id,
+                trace=describe(transaction.trace),
+            )
+        transaction.end()
+
+    # Replies.
+
+    def _refuse(self, hook: str, verdict: Verdict, subject: object = "") -> None:
+        """Say what a verdict that is no ``OK`` stands for."""
+        if verdict.kind is Kind.DONE:
+            reply = verdict.reply or self.session.take_reply()
+            if reply is None:
+                log.error("{hook} was answered with DONE and no reply", hook=hook)
+                reply = INTERNAL_ERROR
+        else:
+            reply = refusal(hook, verdict, subject)
+            if logs.wanted(6) and hook == "mail":
+                log.info(
+                    "{name} mail from {subject} ({text})",
+                    name="deny" if verdict.kind is Kind.DENY else "denysoft",
+                    subject=subject,
+                    text=reply.lines[0],
+                )
+        machine = self._machine
+        machine.reply(reply)
+        if verdict.disconnect:
+            machine.close()
+
+    def greeting(self) -> Reply:
+        """The 220 that begins the session."""
+        return self.generation.banner
+
+    def ehlo_reply(self) -> Reply:
+        """The 250 with the extensions that are offered now."""
+        session = self.session
+        settings = self.generation.settings
+        mechanisms = self.generation.mechanisms
+        if settings.tls_before_auth and session.tls is None:
+            mechanisms = ()
+        starttls = session.tls is None and session.tls_context is not None
+        extensions = self.generation.extensions(mechanisms, starttls, session.capabilities)
+        self._machine.extensions = extensions
+        return self.generation.ehlo_reply(extensions, session)
+
+
+def _fire(turn: Deferred[None]) -> None:
+    if not turn.called:
+        turn.callback(None)
+
+
+# Connection.
+
+
+def _pre_connected(self: SMTPProtocol, verdict: Verdict | None) -> None:
+    if verdict is not None and verdict.kind is not Kind.OK:
+        self._refuse("pre_connection", verdict)
+        self._machine.close()
+        return
+    ask = self.chain.connect
+    self._then(ask(self.session) if ask is not None else None, _connected)
+
+
+def _connected(self: SMTPProtocol, verdict: Verdict | None) -> None:
+    if verdict is None or verdict.kind is Kind.OK:
+        self._machine.reply(self.greeting())
+        return
+    self._refuse("connect", verdict)
+    if verdict.kind is not Kind.DONE:
+        self._machine.close()
+
+
+# EHLO and HELO.
+
+
+def _ehlo(self: SMTPProtocol, command: Ehlo) -> None:
+    ask = self.chain.ehlo
+    self.session.capabilities = ()
+    answer = ask(self.session, command.host) if ask is not None else None
+    self._then(answer, _greeted, "ehlo", command.host)
+
+
+def _helo(self: SMTPProtocol, command: Helo) -> None:
+    ask = self.chain.helo
+    answer = ask(self.session, command.host) if ask is not None else None
+    self._then(answer, _greeted, "helo", command.host)
+
+
+def _greeted(self: SMTPProtocol, verdict: Verdict | None, hello: str, host: str) -> None:
+    if verdict is not None and verdict.kind is not Kind.OK:
+        self._refuse(hello, verdict, host)
+        return
+    self._reset()
+    session = self.session
+    session.hello = hello
+    session.hello_host = host
+    if hello == "ehlo":
+        self._machine.reply(self.ehlo_reply())
+    else:
+        self._machine.reply(self.generation.helo_reply(session))
+
+
+# Commands that a component may want to read itself.
+
+
+def _unparsed(self: SMTPProtocol, event: Unparsed) -> None:
+    self._then(settle(_parsed(self, event)), _dispatch)
+
+
+async def _parsed(self: SMTPProtocol, event: Unparsed) -> Command | Reply:
+    """Ask the ``_parse`` and ``_pre`` hooks of a command, then read it."""
+    name = event.verb.decode("ascii").lower()
+    scope: Session | Transaction = self.session
+    if name == "rcpt" and self.session.transaction is not None:
+        scope = self.session.transaction
+    argument = event.argument
+    ask: Ask | None = getattr(self.chain, f"{name}_parse", None)
+    if ask is not None:
+        found = ask(scope, argument.decode("utf-8", "surrogateescape"))
+        if isinstance(found, Deferred):
+            found = await found
+        if isinstance(found, str):
+            argument = found.encode("utf-8", "surrogateescape")
+        elif found is not None:
+            return found  # type: ignore[no-any-return]
+    pre: Ask | None = getattr(self.chain, f"{name}_pre", None)
+    if pre is not None:
+        path, parameters = split_path(argument)
+        text = pre(scope, path.decode("utf-8", "surrogateescape"), _rough(parameters))
+        if isinstance(text, Deferred):
+            text = await text
+        if text is not None:
+            path = text.encode("utf-8", "surrogateescape")
+        argument = argument[: argument.find(b":") + 1] + path + b" " + parameters
+    machine = self._machine
+    return parse_argument(event.verb, argument, machine.extensions, machine.utf8)
+
+
+def _rough(parameters: bytes) -> Parameters:
+    """Parameters as they stand, unchecked, for components that rewrite a path."""
+    found: dict[str, str | None] = {}
+    for word in parameters.decode("utf-8", "replace").split():
+        keyword, equals, value = word.partition("=")
+        found[keyword.upper()] = value if equals else None
+    return found
+
+
+def _dispatch(self: SMTPProtocol, command: Command | Reply) -> None:
+    if not isinstance(command, Reply):
+        refused = self._machine.parsed(command)
+        if refused is None:
+            _HANDLERS[type(command)](self, command)
+            return
+        command = refused
+    self._machine.reply(command)
+
+
+# MAIL and RCPT.
+
+
+def _mail(self: SMTPProtocol, command: Mail) -> None:
+    session = self.session
+    if session.transaction is not None:
+        self._reset()
+    path = command.reverse_path
+    session.transaction = transaction = Transaction(session, path, command.parameters)
+    ask = self.chain.mail
+    if ask is None:
+        _mail_decided(self, None, transaction)
+        return
+    answer = ask(transaction, path)
+    if answer.__class__ is Deferred:
+        self._then(answer, _mail_decided, transaction)
+    else:
+        _mail_decided(self, answer, transaction)
+
+
+def _mail_decided(self: SMTPProtocol, verdict: Verdict | None, transaction: Transaction) -> None:
+    if verdict is None or verdict.kind is Kind.OK:
+        text = verdict.text if verdict is not None else ""
+        if not text:
+            text = f"{transaction.reverse_path}, sender OK - how exciting to get mail from you!"
+        self._machine.reply(Reply(250, text, "2.1.0"))
+        return
+    self._refuse("mail", verdict, transaction.reverse_path)
+    self._reset()
+
+
+def _rcpt(self: SMTPProtocol, command: Rcpt) -> None:
+    transaction = self.session.transaction
+    assert transaction is not None
+    recipient = command.forward_path
+    if command.parameters is not NO_PARAMETERS:
+        if transaction.recipient_parameters is None:
+            transaction.recipient_parameters = {}
+        transaction.recipient_parameters[recipient] = command.parameters
+    ask = self.chain.rcpt
+    if ask is None:
+        self._machine.reply(_UNDECIDED)
+        return
+    answer = ask(transaction, recipient)
+    if answer.__class__ is Deferred:
+        self._then(answer, _rcpt_decided, transaction, recipient)
+    else:
+        _rcpt_decided(self, answer, transaction, recipient)
+
+
+def _rcpt_decided(
+    self: SMTPProtocol, verdict: Verdict | None, transaction: Transaction, recipient: Any
+) -> None:
+    if verdict is OK:
+        transaction.recipients.append(recipient)
+        self._machine.reply(Reply(250, f"{recipient}, recipient ok", "2.1.5"))
+        return
+    if verdict is not None and verdict.kind is Kind.OK:
+        transaction.recipients.append(recipient)
+        self._machine.reply(Reply(250, verdict.text, verdict.status or "2.1.5"))
+        return
+    if transaction.recipient_parameters is not None and recipient not in transaction.recipients:
+        transaction.recipient_parameters.pop(recipient, None)
+    if verdict is None:
+        self._machine.reply(_UNDECIDED)
+    else:
+        self._refuse("rcpt", verdict, recipient)
+
+
+# The message.
+
+
+def _data(self: SMTPProtocol, command: Data | Bdat) -> None:
+    transaction = self.session.transaction
+    assert transaction is not None
+    ask = self.chain.data
+    answer = ask(transaction) if ask is not None else None
+    if answer.__class__ is Deferred:
+        self._then(answer, _data_decided, transaction)
+    else:
+        _data_decided(self, answer, transaction)
+
+
+def _data_decided(self: SMTPProtocol, verdict: Verdict | None, transaction: Transaction) -> None:
+    if verdict is not None and verdict.kind is not Kind.OK:
+        self._refuse("data", verdict)
+        self._reset()
+        return
+    settings = self.generation.settings
+    transaction.message = Message(Spool(settings.size_threshold, settings.spool_dir))
+    self._refused = None
+    self._content_began = self.factory.now
+    self._machine.reply(_GO_AHEAD)
+
+
+def _content(self: SMTPProtocol, chunk: bytes) -> None:
+    if self._refused is not None:
+        return
+    transaction = self.session.transaction
+    assert transaction is not None
+    assert transaction.message is not None
+    try:
+        transaction.message.spool.write(chunk)
+    except OSError as error:
+        log.error("cannot spool a message: {error}", error=error)
+        self._refused = _STORAGE
+        return
+    ask = self.chain.content
+    if ask is not None:
+        answer = ask(transaction, chunk)
+        if answer is not None:
+            self._machine.hold()
+            self._then(answer, _content_decided, "content")
+
+
+def _headers_end(self: SMTPProtocol, event: object) -> None:
+    ask = self.chain.data_headers_end
+    if ask is not None and self._refused is None:
+        self._machine.hold()
+        self._then(ask(self.session.transaction), _content_decided, "data_headers_end")
+
+
+def _content_decided(self: SMTPProtocol, verdict: Verdict | None, hook: str) -> None:
+    """Go on receiving. A refusal is said when the client has sent its message, or at once
+    where it closes the connection."""
+    self._machine.go_on()
+    if verdict is None or not verdict.refuses:
+        return
+    self._refused = refusal(hook, verdict)
+    if verdict.disconnect:
+        self._machine.close(self._refused)
+
+
+def _content_end(self: SMTPProtocol, event: ContentEnd) -> None:
+    refused = self._refused or event.refusal
+    if refused is not None:
+        self._machine.reply(refused)
+        self._reset()
+        return
+    transaction = self.session.transaction
+    assert transaction is not None
+    answer = settle(_judged(self, transaction))
+    if answer.__class__ is Deferred:
+        self._then(answer, _message_decided, transaction)
+    else:
+        _message_decided(self, answer, transaction)
+
+
+async def _judged(self: SMTPProtocol, transaction: Transaction) -> tuple[str, Verdict | None]:
+    """Ask everybody about a complete message.
+
+    :returns: The hook that decided, and its verdict.
+    """
+    chain = self.chain
+    message = transaction.message
+    assert message is not None
+    if chain.data_post_headers is not None:
+        told = chain.data_post_headers(transaction)
+        if told.__class__ is Deferred:
+            await told
+    line = None
+    if chain.received_line is not None:
+        line = await _written_line(self, transaction)
+    if line is None:
+        message.prepend_field(received(transaction, self.generation.settings.me))
+    else:
+        message.prepend("Received", line)
+    for hook, ask in (("data_post", chain.data_post), ("queue_pre", chain.queue_pre)):
+        if ask is not None:
+            verdict = ask(transaction)
+            if verdict.__class__ is Deferred:
+                verdict = await verdict
+            if verdict is not None and verdict.kind is not Kind.OK:
+                return hook, verdict
+    if chain.queue is None:
+        return "queue", None
+    verdict = chain.queue(transaction)
+    if verdict.__class__ is Deferred:
+        verdict = await verdict
+    return "queue", verdict
+
+
+async def _written_line(self: SMTPProtocol, transaction: Transaction) -> str | None:
+    """The Received field that a component writes."""
+    ask = self.chain.received_line
+    assert ask is not None
+    line = ask(
+        transaction,
+        protocol_name(transaction),
+        auth_comment(transaction.session),
+        tls_comment(transaction.session),
+    )
+    if isinstance(line, Deferred):
+        line = await line
+    if line is None:
+        return None
+    return "\r\n ".join(part.strip() for part in str(line).splitlines() if part.strip())
+
+
+def _message_decided(
+    self: SMTPProtocol, decided: tuple[str, Verdict | None], transaction: Transaction
+) -> None:
+    hook, verdict = decided
+    if verdict is None:
+        self._machine.reply(_NOT_QUEUED)
+        self._reset()
+        return
+    if verdict.kind is not Kind.OK:
+        self._refuse(hook, verdict)
+        self._reset()
+        return
+    if verdict.text or verdict.status:
+        self._machine.reply(Reply(250, verdict.text or "Queued", verdict.status or "2.0.0"))
+    else:
+        self._machine.reply(_QUEUED)
+    if self.chain.queue_post is not None:
+        self._write(self._machine.outgoing())
+        told = self.chain.queue_post(transaction)
+        if told.__class__ is Deferred:
+            # The message stays readable until the notice was taken.
+            self.session.transaction = None
+            told.addBoth(lambda _: _late_reset(self, transaction))
+            self.factory.let_finish(told)
+            return
+    self._reset()
+
+
+def _late_reset(self: SMTPProtocol, transaction: Transaction) -> None:
+    if self.chain.reset_transaction is not None:
+        self._tell(self.chain.reset_transaction, transaction)
+    transaction.end()
+
+
+# The other commands.
+
+
+def _rset(self: SMTPProtocol, command: Rset) -> None:
+    self._reset()
+    self._machine.reply(_OK)
+
+
+def _simple(hook: str, argument: str, default: Reply, code: int) -> _Handler:
+    """A command whose hook is a decision with a reply for ``OK`` and one for no answer."""
+
+    def decided(self: SMTPProtocol, verdict: Verdict | None) -> None:
+        if verdict is None:
+            self._machine.reply(default)
+        elif verdict.kind is Kind.OK:
+            text = verdict.text or ("User OK" if hook == "vrfy" else "OK")
+            status = verdict.status or (None if code == 214 else "2.0.0")
+            self._machine.reply(Reply(code, text, status))
+        else:
+            self._refuse(hook, verdict)
+
+    def handle(self: SMTPProtocol, command: Any) -> None:
+        ask: Ask | None = getattr(self.chain, hook)
+        answer = None
+        if ask is not None:
+            answer = ask(self.session, getattr(command, argument))
+        self._then(answer, decided)
+
+    return handle
+
+
+_noop: Final = _simple("noop", "argument", _OK, 250)
+_vrfy: Final = _simple("vrfy", "argument", _VRFY, 250)
+
+
+def _help(self: SMTPProtocol, command: Help) -> None:
+    ask = self.chain.help
+    answer = ask(self.session, command.argument) if ask is not None else None
+    self._then(answer, _helped)
+
+
+def _helped(self: SMTPProtocol, verdict: Verdict | None) -> None:
+    if verdict is None or (verdict.kind is Kind.OK and not verdict.text):
+        self._machine.reply(self.generation.help)
+    elif verdict.kind is Kind.OK:
+        self._machine.reply(Reply(214, verdict.text, "2.0.0"))
+    else:
+        self._refuse("help", verdict)
+
+
+def _unrecognized(self: SMTPProtocol, command: Unrecognized) -> None:
+    ask = self.chain.unrecognized_command
+    answer = None
+    if ask is not None:
+        answer = ask(self.session, command.verb, command.argument)
+    self._then(answer, _unrecognized_decided)
+
+
+def _unrecognized_decided(self: SMTPProtocol, verdict: Verdict | None) -> None:
+    if verdict is None or verdict.kind is Kind.OK:
+        self._machine.reply(_UNRECOGNIZED)
+    else:
+        self._refuse("unrecognized_command", verdict)
+
+
+def _quit(self: SMTPProtocol, command: Quit) -> None:
+    ask = self.chain.quit
+    self._then(ask(self.session) if ask is not None else None, _quitted)
+
+
+def _quitted(self: SMTPProtocol, verdict: Verdict | None) -> None:
+    machine = self._machine
+    if verdict is None or not (verdict.text or verdict.reply):
+        reply = self.session.take_reply() or self.generation.goodbye
+    else:
+        reply = verdict.reply or Reply(221, verdict.text, "2.0.0")
+    machine.reply(reply)
+    machine.close()
+
+
+# STARTTLS.
+
+
+def _starttls(self: SMTPProtocol, command: Starttls) -> None:
+    self._reset()
+    session = self.session
+    self._machine.reply(_TLS_READY)
+    self._write(self._machine.outgoing())
+    # What was said in clear is forgotten (RFC 3207, 4.2).
+    session.hello = session.hello_host = ""
+    session.auth_user = session.auth_mechanism = None
+    if self._send is None:
+        self.transport.unregisterProducer()
+    self._send = None
+    self._paused = False
+    self.transport.startTLS(session.tls_context)
+    self.transport.registerProducer(self, True)
+
+
+# AUTH (RFC 4954).
+
+
+def _auth(self: SMTPProtocol, command: Auth) -> None:
+    session = self.session
+    machine = self._machine
+    if session.hello != "ehlo":
+        machine.reply(_AUTH_NEEDS_EHLO)
+    elif session.auth_user is not None:
+        machine.reply(_AUTH_TWICE)
+    elif self.generation.settings.tls_before_auth and session.tls is None:
+        machine.reply(_AUTH_NEEDS_TLS)
+    elif command.mechanism not in self.generation.mechanisms:
+        machine.reply(_AUTH_UNKNOWN)
+    else:
+        try:
+            initial = None if command.initial is None else decode(command.initial)
+        except SASLError:
+            machine.reply(_AUTH_BAD)
+            return
+        me = self.generation.settings.me
+        self._exchange = MECHANISMS[command.mechanism](me, initial)
+        _auth_step(self, None)
+
+
+def _auth_line(self: SMTPProtocol, event: AuthLine) -> None:
+    if event.octets is None:
+        self._exchange = None
+        self._machine.reply(_AUTH_LINE_TOO_LONG)
+    elif event.octets == b"*":
+        self._exchange = None
+        self._machine.reply(AUTH_CANCELLED)
+    else:
+        try:
+            response = decode(event.octets)
+        except SASLError:
+            self._exchange = None
+            self._machine.reply(_AUTH_BAD)
+            return
+        _auth_step(self, response)
+
+
+def _auth_step(self: SMTPProtocol, response: bytes | None) -> None:
+    """Give the exchange a response; it has a challenge, or the credentials, or enough."""
+    exchange = self._exchange
+    try:
+        challenge = exchange.send(response)
+    except StopIteration as stop:
+        self._exchange = None
+        credentials: Credentials = stop.value
+        self._then(settle(_authenticated(self, credentials)), _auth_decided, credentials)
+    except SASLError as error:
+        self._exchange = None
+        self._machine.reply(Reply(501, f"Authentication failed: {error}", "5.5.2"))
+    else:
+        self._machine.reply(Reply(334, challenge_text(challenge)))
+
+
+async def _authenticated(self: SMTPProtocol, credentials: Credentials) -> Verdict | None:
+    hook = "auth_" + credentials.mechanism.lower().replace("-", "_")
+    for ask in (getattr(self.chain, hook), self.chain.auth):
+        if ask is None:
+            continue
+        verdict = ask(self.session, credentials)
+        if isinstance(verdict, Deferred):
+            verdict = await verdict
+        if verdict is not None:
+            return verdict  # type: ignore[no-any-return]
+    return None
+
+
+def _auth_decided(self: SMTPProtocol, verdict: Verdict | None, credentials: Credentials) -> None:
+    session = self.session
+    mechanism = credentials.mechanism
+    if verdict is not None and verdict.kind is Kind.OK:
+        session.auth_user = credentials.user
+        session.auth_mechanism = mechanism
+        session.relay_client = True
+        if session.note("naughty"):
+            session.notes.pop("naughty")
+            log.info("auth success cleared naughty")
+        text = f"{mechanism} authentication successful for {credentials.user}"
+        if verdict.text:
+            text += f" - {verdict.text}"
+        self._machine.reply(Reply(235, text, "2.7.0"))
+        return
+    log.warn(
+        "{mechanism} authentication failed for {user} from {ip}",
+        mechanism=mechanism,
+        user=credentials.user,
+        ip=session.remote_ip,
+    )
+    if verdict is None:
+        verdict = Verdict(Kind.DENY)
+    self._refuse("auth", verdict)
+
+
+_HANDLERS: Final[dict[type, Callable[[SMTPProtocol, Any], None]]] = {
+    bytes: _content,
+    type(HEADERS_END): _headers_end,
+    ContentEnd: _content_end,
+    Mail: _mail,
+    Rcpt: _rcpt,
+    Data: _data,
+    Bdat: _data,
+    Ehlo: _ehlo,
+    Helo: _helo,
+    Rset: _rset,
+    Noop: _noop,
+    Vrfy: _vrfy,
+    Help: _help,
+    Quit: _quit,
+    Starttls: _starttls,
+    Auth: _auth,
+    AuthLine: _auth_line,
+    Unparsed: _unparsed,
+    Unrecognized: _unrecognized,
+}
