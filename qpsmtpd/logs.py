@@ -58,8 +58,8 @@ def wanted(level: int) -> bool:
 
 
 def level_of(event: dict[str, Any]) -> int:
-    """The number of an event's level: field ``level`` if it has one, else Twisted's level."""
-    level = event.get("level")
-    if isinstance(level, int):
-        return level
+    """The number of an event's level: field ``severity`` if it has one, else Twisted's level."""
+    severity = event.get("severity")
+    if isinstance(severity, int):
+        return severity
     return _NUMBERS.get(event.get("log_level"), LEVELS["LOGINFO"])

@@ -163,7 +163,7 @@ def report(scope: Session | Transaction, plugin: str, text: str, level: int = 6)
             _LEVELS[level],
             "{text}",
             text=text,
-            level=level,
+            severity=level,
             plugin=plugin,
             session=_session(scope).id,
         )
