@@ -1,0 +1,96 @@
+# -*- test-case-name: tests.configuration.test_discovery -*-
+"""A plugin's name to its maker. Only what is named is imported.
+
+``queue/qmail-queue`` is the module ``qpsmtpd.plugins.queue.qmail_queue``, wherever along
+that package's path it lies: among the bundled plugins, in a distribution of somebody
+else, or in a folder that ``plugin_dirs`` names.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from twisted.plugin import IPlugin
+
+import qpsmtpd.plugins
+from qpsmtpd.component import PluginMaker
+
+__all__ = ["DiscoveryError", "add_folders", "find", "names"]
+
+_PART: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class DiscoveryError(Exception):
+    """There is no plugin of a name, or its module cannot be used; says why."""
+
+
+def add_folders(folders: Iterable[str]) -> None:
+    """Search these folders before all others, the first of them first."""
+    path = qpsmtpd.plugins.__path__
+    for folder in reversed(list(folders)):
+        folder = os.path.abspath(folder)
+        if folder in path:
+            path.remove(folder)
+        path.insert(0, folder)
+    importlib.invalidate_caches()
+
+
+def find(name: str) -> PluginMaker:
+    """The maker of the plugin of a name.
+
+    :param name: As a line of the ``plugins`` file has it.
+
+    :raises DiscoveryError: If there is none.
+    """
+    parts = name.split("/")
+    if not all(_PART.fullmatch(part) for part in parts):
+        raise DiscoveryError(f"{name} is no plugin's name")
+    module = ".".join(["qpsmtpd.plugins", *(part.replace("-", "_") for part in parts)])
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module == error.name or module.startswith(error.name + ".")):
+            where = ", ".join(qpsmtpd.plugins.__path__)
+            raise DiscoveryError(f"plugin {name} not found in {where}") from None
+        raise DiscoveryError(
+            f"plugin {name} needs the Python module {error.name}, which is not installed"
+        ) from None
+    except Exception as error:
+        raise DiscoveryError(f"plugin {name} cannot be imported: {error!r}") from error
+    for value in vars(found).values():
+        if isinstance(value, PluginMaker) and IPlugin.providedBy(value) and value.name == name:
+            return value
+    raise DiscoveryError(f"{found.__file__} has no PluginMaker for {name}")
+
+
+def names() -> list[str]:
+    """The names of all plugins that can be found, sorted. Imports none of them."""
+    return sorted(set(_names(qpsmtpd.plugins.__path__)))
+
+
+def _names(folders: Iterable[str], prefix: str = "") -> Iterator[str]:
+    for folder in folders:
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        for entry in entries:
+            stem, ending = os.path.splitext(entry.name)
+            if entry.is_dir() and _PART.fullmatch(entry.name) and entry.name != "__pycache__":
+                yield from _names([entry.path], f"{prefix}{entry.name}/")
+            elif ending == ".py" and _PART.fullmatch(stem) and not stem.startswith("_"):
+                yield _configured(prefix + stem)
+
+
+def _configured(path: str) -> str:
+    """A module's path as the ``plugins`` file has it: hyphens are underscores in modules."""
+    module = sys.modules.get("qpsmtpd.plugins." + path.replace("/", "."))
+    for value in vars(module).values() if module is not None else ():
+        if isinstance(value, PluginMaker):
+            return str(value.name)
+    return path

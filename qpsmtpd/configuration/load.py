@@ -1,0 +1,96 @@
+# -*- test-case-name: tests.configuration.test_load -*-
+"""A whole configuration, read and checked: a chain and the engine's settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from twisted.internet.interfaces import IReactorTime
+
+import qpsmtpd
+from qpsmtpd.chain import Chain
+from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
+from qpsmtpd.configuration.files import ControlFiles
+from qpsmtpd.configuration.plugins import Services, read_links
+from qpsmtpd.configuration.settings import read_settings
+from qpsmtpd.configuration.values import log_level
+from qpsmtpd.settings import Settings
+
+__all__ = ["Configuration", "control_files", "load"]
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What a server runs on.
+
+    :ivar chain: The components, compiled; not yet started.
+    :ivar loglevel: What is logged where no component logs.
+    :ivar files: Where it was read from.
+    """
+
+    chain: Chain
+    settings: Settings
+    loglevel: int
+    files: ControlFiles
+
+
+def control_files(
+    directories: Sequence[str], environ: Mapping[str, str], base: str
+) -> ControlFiles:
+    """Where control files are looked for.
+
+    :param directories: What the operator named; nothing else is searched then. Otherwise it
+        is the search path of the Perl qpsmtpd, and where that has no ``plugins`` file, the
+        sample configuration that comes with the package.
+    :param base: The folder that ``config/`` is looked for in.
+
+    :raises ConfigurationError: For a folder that is none.
+    """
+    if directories:
+        for directory in directories:
+            if not os.path.isdir(directory):
+                raise ConfigurationError(directory, "a folder with control files")
+        return ControlFiles([os.path.abspath(directory) for directory in directories])
+    files = ControlFiles.from_environment(environ, base)
+    if files.path("plugins") is None:
+        sample = os.path.join(os.path.dirname(qpsmtpd.__file__), "config")
+        files = ControlFiles([sample, *files.directories])
+    return files
+
+
+def load(
+    files: ControlFiles,
+    environ: Mapping[str, str],
+    services: Services,
+    clock: IReactorTime | None = None,
+) -> Configuration:
+    """Read and check a configuration.
+
+    :raises ConfigurationErrors: With everything that is wrong.
+    """
+    errors: list[ConfigurationError] = []
+    settings = Settings()
+    try:
+        settings = read_settings(files, environ)
+    except ConfigurationErrors as several:
+        errors.extend(several)
+    level = 4
+    try:
+        first = files.first("loglevel")
+        if first is not None:
+            level = first.value(log_level)
+        if files.path("plugins") is None:
+            where = ", ".join(files.directories)
+            raise ConfigurationError("plugins", f"a file of this name in one of {where}")
+    except ConfigurationError as error:
+        errors.append(error)
+    try:
+        links = read_links(files, services)
+    except ConfigurationErrors as several:
+        errors.extend(several)
+    if errors:
+        raise ConfigurationErrors(errors)
+    chain = Chain(links, clock=clock, time_limit=settings.limits.component_time)
+    return Configuration(chain, settings, level, files)

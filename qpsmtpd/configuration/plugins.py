@@ -1,0 +1,181 @@
+# -*- test-case-name: tests.configuration.test_plugins -*-
+"""The ``plugins`` file to the links of a chain, checked against what plugins declare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
+
+from zope.interface.interface import InterfaceClass
+
+from qpsmtpd.chain import Link
+from qpsmtpd.component import Argument, ControlFile, PluginMaker, Service, declarations
+from qpsmtpd.configuration import discovery
+from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
+from qpsmtpd.configuration.files import ControlFiles, Line
+from qpsmtpd.configuration.lines import PluginLine
+from qpsmtpd.configuration.values import choice, path, seconds
+
+__all__ = ["COMMON_ARGUMENTS", "Services", "read_links"]
+
+T = TypeVar("T")
+
+#: Gives a service by its interface; raises ``KeyError`` for one that there is not.
+Services = Callable[[InterfaceClass], object]
+
+_POLICY: Final = choice("tempfail", "skip")
+
+#: Arguments that every plugin's line may have.
+COMMON_ARGUMENTS: Final[Mapping[str, Argument]] = {
+    argument.name: argument
+    for argument in (
+        Argument(
+            "on_fault",
+            _POLICY,
+            "what a failure of the plugin stands for: tempfail, or skip to go on without it",
+            default="tempfail",
+        ),
+        Argument("time_limit", seconds, "seconds it may take for one answer", default=0.0),
+    )
+}
+
+
+def read_links(files: ControlFiles, services: Services) -> list[Link]:
+    """Build the components that the ``plugins`` file names, and the ``logging`` file before it.
+
+    :raises ConfigurationErrors: With all that is wrong, each with its file and line.
+    """
+    errors: list[ConfigurationError] = []
+    links: list[Link] = []
+    try:
+        folders = [line.value(path) for line in files.lines("plugin_dirs")]
+        discovery.add_folders(folders)
+        lines = [*files.lines("logging"), *files.lines("plugins")]
+    except ConfigurationError as error:
+        raise ConfigurationErrors([error]) from error
+    for line in lines:
+        try:
+            links.append(_link(PluginLine.parse(line), line, files, services))
+        except ConfigurationError as error:
+            errors.append(error)
+        except ConfigurationErrors as several:
+            errors.extend(several)
+    if errors:
+        raise ConfigurationErrors(errors)
+    return links
+
+
+def _link(plugin: PluginLine, line: Line, files: ControlFiles, services: Services) -> Link:
+    try:
+        maker = discovery.find(plugin.name)
+    except discovery.DiscoveryError as error:
+        raise line.error(f"a plugin that can be used; {error}", plugin.title) from error
+    settings, common = _settings(maker, plugin, line, files, services)
+    try:
+        component = maker.make(settings)
+    except (ConfigurationError, ConfigurationErrors):
+        raise
+    except (ValueError, OSError) as error:
+        raise line.error(f"settings that {plugin.title} can use; {error}") from error
+    return Link(
+        component,
+        plugin.title,
+        skip_faults=common.get("on_fault") == "skip",
+        time_limit=common.get("time_limit", 0.0),
+    )
+
+
+def _settings(
+    maker: PluginMaker, plugin: PluginLine, line: Line, files: ControlFiles, services: Services
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a component's constructor is given, and the values of the common arguments."""
+    settings: dict[str, Any] = {}
+    fields: dict[str, str] = {}
+    arguments: list[Argument] = []
+    for field, declared in declarations(maker.component):
+        match declared:
+            case Argument():
+                arguments.append(declared)
+                fields[declared.name] = field
+            case ControlFile():
+                settings[field] = _control_file(declared, files)
+            case Service():
+                try:
+                    settings[field] = services(declared.interface)
+                except KeyError:
+                    name = declared.interface.__name__
+                    raise line.error(f"a server that offers {name} to {plugin.title}") from None
+    given = _arguments(arguments, plugin, line)
+    common = {name: value for name, value in given.items() if name in COMMON_ARGUMENTS}
+    for name, value in given.items():
+        if name in fields:
+            settings[fields[name]] = value
+    return settings, common
+
+
+def _control_file(declared: ControlFile, files: ControlFiles) -> Any:
+    lines = files.lines(declared.name)
+    if not lines:
+        return declared.default
+    if declared.first:
+        return _line_value(declared, lines[0])
+    return tuple(_line_value(declared, line) for line in lines)
+
+
+def _line_value(declared: ControlFile, line: Line) -> Any:
+    try:
+        return declared.converter(line.text)
+    except ValueError as error:
+        raise line.error(str(error)) from None
+
+
+def _arguments(declared: list[Argument], plugin: PluginLine, line: Line) -> dict[str, Any]:
+    """Read the words of a line: ``name value``, ``name=value``, flags, and words by position."""
+    known = {**COMMON_ARGUMENTS, **{argument.name: argument for argument in declared}}
+    positional = iter([argument for argument in declared if argument.positional])
+    given: dict[str, Any] = {}
+    words = iter(plugin.arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        argument = known.get(name if equals else word)
+        if argument is None:
+            argument = next(positional, None)
+            if argument is None:
+                raise line.error(_expected(plugin, known), word)
+            value = word
+            if argument.many and argument.name not in given:
+                positional = iter([argument, *positional])
+        elif argument.flag:
+            given[argument.name] = True
+            continue
+        elif not equals:
+            found = next(words, None)
+            if found is None:
+                raise line.error(f"a value behind {word}", word)
+            value = found
+        converted = _converted(argument, value, line)
+        if argument.many:
+            converted = (*given.get(argument.name, ()), converted)
+            positional = _again(argument, positional)
+        given[argument.name] = converted
+    missing = [each.name for each in declared if each.required and each.name not in given]
+    if missing:
+        raise line.error(f"the argument {missing[0]} of {plugin.title}")
+    return given
+
+
+def _again(argument: Argument, positional: Iterator[Argument]) -> Iterator[Argument]:
+    """An argument that may come several times takes further words by position."""
+    rest = [each for each in positional if each is not argument]
+    return iter([argument, *rest] if argument.positional else rest)
+
+
+def _converted(argument: Argument, value: str, line: Line) -> Any:
+    try:
+        return argument.converter(value)
+    except ValueError as error:
+        raise line.error(f"{error} for {argument.name}", value) from None
+
+
+def _expected(plugin: PluginLine, known: Mapping[str, Argument]) -> str:
+    return f"an argument of {plugin.title}: {', '.join(known)}"

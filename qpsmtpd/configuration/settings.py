@@ -1,0 +1,149 @@
+# -*- test-case-name: tests.configuration.test_settings -*-
+"""Control files to the engine's settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
+from qpsmtpd.configuration.files import ControlFiles, Line
+from qpsmtpd.configuration.values import choice, integer, path, seconds, size, text, yes_no
+from qpsmtpd.settings import Settings
+from qpsmtpd.smtp.extensions import Extensions
+from qpsmtpd.smtp.limits import BareNewlines, Limits
+
+__all__ = ["ENGINE_FILES", "read_settings"]
+
+T = TypeVar("T")
+
+#: The control files of the engine, with what they mean.
+ENGINE_FILES: Final[Mapping[str, str]] = {
+    "me": "The server's name, in the banner and in Received; the host's name if absent.",
+    "smtpgreeting": "Text of the banner; hides the version.",
+    "plugins": "The components, one on a line, in the order in which they are asked.",
+    "plugin_dirs": "Folders that are searched for plugins before the bundled ones.",
+    "databytes": "Octets of the largest message; 0 is no limit. DATABYTES in the environment wins.",
+    "size_threshold": "Octets of a message that are kept in memory.",
+    "spool_dir": "Folder for larger messages while they are received.",
+    "timeout": "Seconds of waiting for the client, unless timeoutsmtpd says otherwise.",
+    "timeoutsmtpd": "Seconds of waiting for the client, in commands and content.",
+    "tls_before_auth": "1 offers AUTH under TLS only.",
+    "loglevel": "0 to 7: what is logged without a logging plugin.",
+    "extensions": "EHLO keywords: KEYWORD offers one, -KEYWORD does not.",
+    "limits": "Further limits, a name and a number on a line.",
+}
+
+_BARE: Final = choice(*(policy.value for policy in BareNewlines))
+
+_NUMBERS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "command_line": size,
+    "auth_line": size,
+    "text_line": size,
+    "header_size": size,
+    "recipients": integer,
+    "errors": integer,
+    "unknown_commands": integer,
+    "idle_commands": integer,
+    "bare_newlines": lambda word: BareNewlines(_BARE(word)),
+    "command_time": seconds,
+    "content_time": seconds,
+    "message_time": seconds,
+    "session_time": seconds,
+    "component_time": seconds,
+}
+
+_CONNECTIONS: Final = ("connections", "connections_per_address")
+
+_KEYWORDS: Final[Mapping[str, str]] = {
+    "PIPELINING": "pipelining",
+    "8BITMIME": "eightbitmime",
+    "SMTPUTF8": "smtputf8",
+    "CHUNKING": "chunking",
+    "BINARYMIME": "binarymime",
+    "DSN": "dsn",
+}
+
+
+def read_settings(files: ControlFiles, environ: Mapping[str, str]) -> Settings:
+    """Read the engine's settings.
+
+    :param environ: The process's environment; ``DATABYTES`` counts, as in qmail-smtpd.
+
+    :raises ConfigurationErrors: With all that is wrong.
+    """
+    reader = _Reader(files)
+    limits: dict[str, Any] = {}
+    connections: dict[str, Any] = {}
+    for line in reader.lines("limits"):
+        name, _, value = line.text.partition(" ")
+        if name in _CONNECTIONS:
+            connections[name] = reader.value(line, integer, value)
+        elif name in _NUMBERS:
+            limits[name] = reader.value(line, _NUMBERS[name], value)
+        else:
+            known = ", ".join(sorted([*_NUMBERS, *_CONNECTIONS]))
+            reader.errors.append(line.error(f"the name of a limit: {known}"))
+    databytes = reader.first("databytes", size)
+    if environ.get("DATABYTES", "").isdigit():
+        databytes = int(environ["DATABYTES"])
+    if databytes is not None:
+        limits["message_size"] = databytes
+    timeout = reader.first("timeoutsmtpd", seconds) or reader.first("timeout", seconds)
+    if timeout:
+        limits.setdefault("command_time", timeout)
+        limits.setdefault("content_time", timeout)
+    threshold = reader.first("size_threshold", size)
+    settings = Settings(
+        me=reader.first("me", text) or socket.gethostname(),
+        greeting=reader.first("smtpgreeting", text),
+        extensions=_extensions(reader),
+        spool_dir=reader.first("spool_dir", path),
+        tls_before_auth=bool(reader.first("tls_before_auth", yes_no)),
+        **connections,
+    )
+    if reader.errors:
+        raise ConfigurationErrors(reader.errors)
+    if threshold is not None:
+        settings = dataclasses.replace(settings, size_threshold=threshold)
+    return dataclasses.replace(settings, limits=Limits(**limits))
+
+
+def _extensions(reader: _Reader) -> Extensions:
+    flags: dict[str, Any] = {}
+    for line in reader.lines("extensions"):
+        keyword = line.text.removeprefix("-").upper()
+        if keyword in _KEYWORDS:
+            flags[_KEYWORDS[keyword]] = not line.text.startswith("-")
+        else:
+            known = ", ".join(_KEYWORDS)
+            reader.errors.append(line.error(f"one of {known}, with - before it to not offer it"))
+    return Extensions(**flags)
+
+
+class _Reader:
+    """Reads control files and gathers what is wrong with them."""
+
+    def __init__(self, files: ControlFiles) -> None:
+        self._files = files
+        self.errors: list[ConfigurationError] = []
+
+    def lines(self, name: str) -> tuple[Line, ...]:
+        try:
+            return self._files.lines(name)
+        except ConfigurationError as error:
+            self.errors.append(error)
+            return ()
+
+    def first(self, name: str, converter: Callable[[str], T]) -> T | None:
+        lines = self.lines(name)
+        return self.value(lines[0], converter, lines[0].text) if lines else None
+
+    def value(self, line: Line, converter: Callable[[str], T], found: str) -> Any:
+        try:
+            return converter(found.strip())
+        except ValueError as error:
+            self.errors.append(line.error(str(error)))
+            return None
