@@ -48,8 +48,6 @@ class Address:
     def __init__(self, local_part: str, domain: str | None) -> None:
         text = f"<{local_part}>" if domain is None else f"<{_quoted(local_part)}@{domain}>"
         parsed = parse_path(_octets(text), utf8=True)
-        if domain is not None and parsed._domain != domain:
-            raise AddressError("the domain is not valid")
         if domain is None and parsed._domain is not None:
             raise AddressError("only the null path and postmaster have no domain")
         self._local_part = parsed._local_part
@@ -137,11 +135,14 @@ def parse_path(octets: bytes, utf8: bool = False) -> Address:
     :raises AddressError: It is not a path; nothing else is raised, whatever the octets.
     """
     match = _plain_path(octets)
-    if match is None or len(octets) > MAX_PATH or match.end(1) > MAX_LOCAL_PART + 1:
+    if match is None or len(octets) > MAX_PATH:
         return _parse_uncommon(octets, utf8)
-    address = _new(Address)
-    address._text = text = octets.decode("ascii")
     at = match.end(1)
+    if at > MAX_LOCAL_PART + len("<"):
+        return _parse_uncommon(octets, utf8)
+    # Not through a constructor: this runs twice for each message, and the call costs as much again.
+    address = _new(Address)
+    address._text = text = octets.decode()
     address._local_part = text[1:at]
     address._domain = text[at + 1 : -1]
     return address
@@ -149,13 +150,13 @@ def parse_path(octets: bytes, utf8: bool = False) -> Address:
 
 def _parse_uncommon(octets: bytes, utf8: bool) -> Address:
     """Read what is not plain: each rule in its turn, so that the error can name it."""
+    if octets == b"<>":
+        return NULL_PATH
     if octets[:1] != b"<" or octets[-1:] != b">" or len(octets) < 2:
         raise AddressError("a path stands in angle brackets")
     if len(octets) > MAX_PATH:
         raise AddressError(f"a path has at most {MAX_PATH} octets")
     mailbox = octets[1:-1]
-    if not mailbox:
-        return _make("", None, "<>")
     if mailbox.lower() == b"postmaster":
         return _make("postmaster", None, "<postmaster>")
     if not utf8 and not octets.isascii():
@@ -252,5 +253,5 @@ def _quoted(local_part: str) -> str:
     return f'"{escaped}"'
 
 
-NULL_PATH: Final = parse_path(b"<>")
+NULL_PATH: Final = _make("", None, "<>")
 """The reverse-path of notifications, to which none is sent in turn (RFC 5321, 4.5.5)."""
