@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-__all__ = ["MECHANISMS", "Credentials", "Exchange", "SASLError", "cancelled", "decode"]
+__all__ = ["MECHANISMS", "Credentials", "Exchange", "SASLError", "challenge_text", "decode"]
 
 
 class SASLError(ValueError):
@@ -47,7 +47,7 @@ class Credentials:
     def matches(self, password: bytes) -> bool:
         """Whether they prove knowledge of a password; takes the same time for all answers."""
         if self.digest is None:
-            return hmac.compare_digest(self.password or b"", password)
+            return bool(password) and hmac.compare_digest(self.password or b"", password)
         wanted = hmac.new(password, self.challenge, hashlib.md5).hexdigest()
         return hmac.compare_digest(self.digest.lower().encode("utf-8"), wanted.encode("ascii"))
 
@@ -75,16 +75,15 @@ def challenge_text(challenge: bytes) -> str:
     return b64encode(challenge).decode("ascii")
 
 
-def cancelled(line: bytes) -> bool:
-    """Whether the client gives up (RFC 4954, 4)."""
-    return line == b"*"
-
-
-def _text(octets: bytes) -> str:
+def _user(octets: bytes) -> str:
+    """A user's name. It goes into replies, logs and header fields, so it is printable."""
     try:
-        return octets.decode("utf-8")
+        name = octets.decode("utf-8")
     except UnicodeDecodeError:
         raise SASLError("a user name is UTF-8") from None
+    if not name.isprintable():
+        raise SASLError("a user name has no control characters")
+    return name
 
 
 def plain(name: str, initial: bytes | None) -> Exchange:
@@ -98,16 +97,16 @@ def plain(name: str, initial: bytes | None) -> Exchange:
         raise SASLError("PLAIN wants a user and a password")
     if identity and identity != user:
         raise SASLError("nobody may act for somebody else here")
-    return Credentials("PLAIN", _text(user), password)
+    return Credentials("PLAIN", _user(user), password)
 
 
 def login(name: str, initial: bytes | None) -> Exchange:
     """LOGIN: the user, then the password."""
     user = initial if initial is not None else (yield b"Username:")
     password = yield b"Password:"
-    if not user or not password:
+    if not user or not password or b"\0" in password:
         raise SASLError("LOGIN wants a user and a password")
-    return Credentials("LOGIN", _text(user), password)
+    return Credentials("LOGIN", _user(user), password)
 
 
 def cram_md5(name: str, initial: bytes | None) -> Exchange:
@@ -120,7 +119,7 @@ def cram_md5(name: str, initial: bytes | None) -> Exchange:
     if not space or not user:
         raise SASLError("CRAM-MD5 wants a user and a digest")
     return Credentials(
-        "CRAM-MD5", _text(user), digest=digest.decode("ascii", "replace"), challenge=challenge
+        "CRAM-MD5", _user(user), digest=digest.decode("ascii", "replace"), challenge=challenge
     )
 
 
