@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Final, Protocol, TypeVar, dataclass_transform
+from typing import Any, Final, Literal, Protocol, TypeVar, dataclass_transform
 
 from twisted.plugin import IPlugin
 from zope.interface import implementer
@@ -148,12 +148,12 @@ def service(interface: InterfaceClass) -> Any:
     return _field(Service(interface), MISSING)
 
 
-def state(factory: Callable[[], T]) -> T:
+def state(factory: Callable[[], T], *, init: Literal[False] = False) -> T:
     """Declare what a component keeps for itself: open files, counters over all sessions.
 
     What belongs to one session goes into that session's notes.
     """
-    made: T = field(init=False, repr=False, default_factory=factory)
+    made: T = field(init=init, repr=False, default_factory=factory)
     return made
 
 
