@@ -6,4 +6,4 @@ The path is extended by Twisted's plugin system: a distribution that ships
 
 from twisted.plugin import pluginPackagePaths
 
-__path__.extend(pluginPackagePaths(__name__))  # type: ignore[no-untyped-call]
+__path__.extend(pluginPackagePaths(__name__))

@@ -329,7 +329,7 @@ class Chain:
     def _waited(self, awaitable: Awaitable[Any], limit: float) -> Deferred[Any]:
         """Wait for a component, but not for ever."""
         waiting = _deferred(awaitable)
-        if not limit or self._clock is None or waiting.called:
+        if not limit or self._clock is None or (waiting.called and not waiting.paused):
             return waiting
         expired = False
 
@@ -420,7 +420,7 @@ def _note(hook: Hook, link: Link, arguments: tuple[Any, ...], said: str, began: 
 
 
 def _failure() -> Failure:
-    return Failure()  # type: ignore[no-untyped-call]
+    return Failure()
 
 
 def _deferred(awaitable: Awaitable[Any]) -> Deferred[Any]:
@@ -453,6 +453,9 @@ def _resume(coroutine: Any, waiting: Any) -> Generator[Any, Any, Any]:
     while True:
         try:
             result = yield waiting
+        except GeneratorExit:
+            coroutine.close()
+            raise
         except BaseException as error:
             step, value = coroutine.throw, error
         else:

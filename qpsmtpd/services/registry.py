@@ -26,6 +26,10 @@ class ServiceRegistry:
         self.state = state
         self._made: dict[InterfaceClass, Any] = {}
 
+    def opens(self, interface: InterfaceClass) -> bool:
+        """Whether the service behind an interface opens something."""
+        return interface in _MAKERS
+
     def __call__(self, interface: InterfaceClass) -> object:
         """The service behind an interface.
 

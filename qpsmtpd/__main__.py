@@ -1,0 +1,148 @@
+# -*- test-case-name: tests.test_main -*-
+"""``python -m qpsmtpd``: look at a configuration, list plugins, write a tap file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from qpsmtpd import __version__
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    :returns: The exit status: 0 if all is well, 1 if not, 2 for a bad command line.
+    """
+    options = _parser().parse_args(arguments)
+    status: int = options.run(options)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m qpsmtpd", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"qpsmtpd {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    check = commands.add_parser("check", help="say what is wrong with a configuration")
+    _add_config(check)
+    check.set_defaults(run=_check)
+
+    plugins = commands.add_parser("plugins", help="list plugins, with their arguments")
+    plugins.add_argument("name", nargs="*", help="only these")
+    _add_config(plugins)
+    plugins.set_defaults(run=_plugins)
+
+    tap = commands.add_parser("tap", help="write a tap file for twistd -f")
+    tap.add_argument("-o", "--output", default="qpsmtpd.tap", help="the file to write")
+    tap.add_argument(
+        "options", nargs=argparse.REMAINDER, help="behind --, the options of twistd qpsmtpd"
+    )
+    tap.set_defaults(run=_tap)
+
+    secret = commands.add_parser("hash-password", help="hash a password for flat_auth_pw")
+    secret.set_defaults(run=_hash_password)
+
+    worker = commands.add_parser("worker", help="what a supervisor starts")
+    worker.add_argument("server")
+    worker.set_defaults(run=_worker)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-c",
+        "--config",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder with control files; may be given several times, the last one wins",
+    )
+
+
+def _check(options: argparse.Namespace) -> int:
+    from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
+    from qpsmtpd.server.options import ServerOptions
+    from qpsmtpd.server.service import check
+
+    try:
+        found = check(ServerOptions(directories=tuple(options.config)))
+    except (ConfigurationError, ConfigurationErrors) as error:
+        print(error, file=sys.stderr)
+        return 1
+    for name in found.files.files_read():
+        print(f"read {name}")
+    for link in found.chain.links:
+        print(f"uses {link.name}")
+    print("The configuration can be used.")
+    return 0
+
+
+def _plugins(options: argparse.Namespace) -> int:
+    from qpsmtpd.configuration import discovery
+    from qpsmtpd.configuration.describe import describe
+    from qpsmtpd.configuration.errors import ConfigurationError
+    from qpsmtpd.configuration.load import control_files
+    from qpsmtpd.configuration.values import path
+
+    try:
+        files = control_files(options.config, os.environ, os.getcwd())
+        discovery.add_folders(line.value(path) for line in files.lines("plugin_dirs"))
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return 1
+    status = 0
+    for name in options.name or discovery.names():
+        try:
+            maker = discovery.find(name)
+        except discovery.DiscoveryError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            status = 1
+        else:
+            print(describe(maker, whole=bool(options.name)))
+    return status
+
+
+def _tap(options: argparse.Namespace) -> int:
+    from twisted.application.service import Application, IServiceCollection
+    from twisted.persisted.sob import IPersistable
+    from twisted.python.usage import UsageError
+
+    from qpsmtpd.tap import Options, makeService
+
+    parsed = Options()
+    words = options.options[1:] if options.options[:1] == ["--"] else options.options
+    try:
+        parsed.parseOptions(words)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
+    application = Application("qpsmtpd")
+    makeService(parsed).setServiceParent(IServiceCollection(application))
+    IPersistable(application).save(filename=options.output)
+    print(f"Run it with: twistd -f {options.output}")
+    return 0
+
+
+def _hash_password(options: argparse.Namespace) -> int:
+    import getpass
+
+    from qpsmtpd.passwords import hash_password
+
+    secret = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    print(hash_password(secret.encode("utf-8")))
+    return 0
+
+
+def _worker(options: argparse.Namespace) -> int:
+    from qpsmtpd.server import workers
+
+    return workers.main(options.server)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""What the command line says: plain values, which can be pickled and handed to a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["DEFAULT_ENDPOINT", "ServerOptions"]
+
+DEFAULT_ENDPOINT: Final = "tcp:2525:interface=127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """The options of one server.
+
+    :ivar directories: Folders with control files; empty for the search path.
+    :ivar endpoints: Where to listen, in Twisted's notation.
+    :ivar proxy_from: Networks whose connections begin with a PROXY header.
+    :ivar workers: Processes that share the listening sockets.
+    :ivar user: User to run as once the sockets are open; ``None`` to stay who we are.
+    :ivar grace: Seconds that messages on their way get when the server stops.
+    :ivar state: Folder for what plugins remember.
+    :ivar pid_file: File with the process id, if one is wanted.
+    """
+
+    directories: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = (DEFAULT_ENDPOINT,)
+    proxy_from: tuple[str, ...] = ()
+    workers: int = 1
+    user: str | None = None
+    grace: float = 30.0
+    state: str = "var/state"
+    pid_file: str | None = None
