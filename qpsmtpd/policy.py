@@ -8,33 +8,48 @@ with a word the log tools know: ``pass``, ``fail``, ``skip``, ``error``, ``info`
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from twisted.logger import Logger, LogLevel
 
 from qpsmtpd import logs
 from qpsmtpd.configuration.values import converter
+from qpsmtpd.scope import Work
 from qpsmtpd.session import Session, Transaction
+from qpsmtpd.smtp.address import Address
 from qpsmtpd.verdicts import Verdict, defer, deny
 
 __all__ = [
     "NAUGHTY",
+    "NAUGHTY_TYPE",
     "Reject",
     "RejectType",
     "adjust_karma",
+    "exempt",
+    "expect",
     "immunity",
+    "is_exempt",
     "naughty",
     "reject",
     "reject_type",
     "rejection",
     "report",
+    "tests_done",
 ]
 
 log: Final = Logger()
 
-#: The session's note with the texts of deferred rejections.
+#: The note with the texts of deferred rejections: the session's where a test was about the
+#: client, the transaction's where it was about one message or its sender.
 NAUGHTY: Final = "naughty"
+
+#: The note beside it with the :class:`RejectType` of the first one.
+NAUGHTY_TYPE: Final = "naughty_reject_type"
+
+_EXPECTED: Final = "naughty_expected"
+_EXEMPT: Final = "naughty_exempt"
 
 
 class Reject(Enum):
@@ -78,7 +93,10 @@ _TYPES: Final = {
 @converter("perm, temp, disconnect or temp_disconnect")
 def reject_type(text: str) -> RejectType:
     """The argument ``reject_type``; ``hard`` and ``soft`` are old names."""
-    return _TYPES[text.lower()]
+    try:
+        return _TYPES[text.lower()]
+    except KeyError:
+        raise ValueError(text) from None
 
 
 def rejection(
@@ -88,14 +106,18 @@ def rejection(
     *,
     status: str = "7.1",
     reject: Reject = Reject.YES,
-    kind: RejectType = RejectType.PERM,
+    kind: RejectType | None = None,
     detail: str = "",
 ) -> Verdict | None:
     """Turn a failed test into what the operator asked for, and log it.
 
+    :param scope: What was tested: the session, or only the transaction. A deferred rejection
+        lasts as long as this does.
     :param plugin: The name of the plugin, for the log and for deferred rejections.
     :param text: For the client.
     :param status: Subject and detail of the enhanced status code; the class follows ``kind``.
+    :param kind: The argument ``reject_type``; ``None``, where it was not given, is ``PERM``, and
+        for a deferred rejection leaves it to the plugin ``naughty``.
     :param detail: For the log.
 
     :returns: A refusal; ``None`` where it is tolerated or deferred.
@@ -106,25 +128,56 @@ def rejection(
         return None
     if reject is Reject.NAUGHTY:
         report(scope, plugin, f"fail, NAUGHTY{tail}")
-        _defer_rejection(_session(scope), plugin, text, kind)
+        _defer_rejection(scope, plugin, text, kind)
         return None
     report(scope, plugin, f"fail{tail}")
     disconnect = kind in (RejectType.DISCONNECT, RejectType.TEMP_DISCONNECT)
-    if kind in (RejectType.PERM, RejectType.DISCONNECT):
-        return deny(text, f"5.{status}", disconnect=disconnect)
-    return defer(text, f"4.{status}", disconnect=disconnect)
+    if kind in (RejectType.TEMP, RejectType.TEMP_DISCONNECT):
+        return defer(text, f"4.{status}", disconnect=disconnect)
+    return deny(text, f"5.{status}", disconnect=disconnect)
 
 
-def _defer_rejection(session: Session, plugin: str, text: str, kind: RejectType) -> None:
+def _defer_rejection(
+    scope: Session | Transaction, plugin: str, text: str, kind: RejectType | None
+) -> None:
     said = f"({plugin}) {text}"
-    earlier = session.note(NAUGHTY)
-    session.notes[NAUGHTY] = f"{earlier}\n{said}" if isinstance(earlier, str) else said
-    session.notes.setdefault("naughty_reject_type", kind)
+    earlier = scope.note(NAUGHTY)
+    scope.notes[NAUGHTY] = f"{earlier}\n{said}" if isinstance(earlier, str) else said
+    if kind is not None:
+        scope.notes.setdefault(NAUGHTY_TYPE, kind)
 
 
-def naughty(session: Session) -> bool:
-    """Whether a test has failed already and its rejection is deferred."""
-    return bool(session.note(NAUGHTY))
+def naughty(scope: Session | Transaction) -> bool:
+    """Whether a test of the client or its transaction has failed and its rejection is deferred."""
+    session = _session(scope)
+    transaction = session.transaction
+    return bool(session.note(NAUGHTY)) or (
+        transaction is not None and bool(transaction.note(NAUGHTY))
+    )
+
+
+def expect(session: Session, test: Work[Any]) -> None:
+    """Say that a test goes on beside the session and may leave a deferred rejection."""
+    session.notes.setdefault(_EXPECTED, []).append(test)
+
+
+async def tests_done(session: Session) -> None:
+    """Wait for the tests that may still leave a deferred rejection."""
+    for test in session.note(_EXPECTED) or ():  # type: ignore[attr-defined]
+        await test
+    session.notes.pop(_EXPECTED, None)
+
+
+def exempt(transaction: Transaction, recipient: Address) -> None:
+    """Let a recipient be reached in this transaction in spite of deferred rejections."""
+    transaction.notes.setdefault(_EXEMPT, set()).add(recipient)
+
+
+def is_exempt(transaction: Transaction, recipients: Iterable[Address]) -> bool:
+    """Whether all of these recipients are exempt from deferred rejections, and there are any."""
+    exempted: set[Address] = transaction.notes[_EXEMPT] or set()
+    wanted = set(recipients)
+    return bool(wanted) and wanted <= exempted
 
 
 def immunity(scope: Session | Transaction) -> str | None:
