@@ -1,0 +1,123 @@
+# -*- test-case-name: tests.plugins.test_badmailfrom -*-
+"""Refuse reverse-paths that are listed, by address, by domain or by pattern.
+
+::
+
+    badmailfrom
+    badmailfrom reject naughty reject_type disconnect
+
+Arguments:
+
+``reject``
+    ``1`` (the default) refuses, ``0`` only logs, ``naughty`` leaves it to the plugin ``naughty``.
+``reject_type``
+    ``perm`` (the default), ``temp``, ``disconnect`` or ``temp_disconnect``.
+
+The control file ``badmailfrom`` has an entry on each line, and behind it, where the client
+shall hear one, the reason::
+
+    joe.spammer@example.net
+    @bulk.example           No bulk mail from your host, thank you
+    ^promo-.*@.*\\.example$  Go away
+
+An entry that begins with ``@`` is a domain, without those below it; one with a character of
+``/ ^ $ * + ! % ? \\`` is a regular expression, and also the very address that it spells. The
+case of letters never counts. The null reverse-path cannot be listed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from zope.interface import implementer
+
+from qpsmtpd import policy
+from qpsmtpd.component import PluginMaker, argument, component, control_file
+from qpsmtpd.configuration.values import ConversionError, converter, regex
+from qpsmtpd.interfaces import IMail
+from qpsmtpd.policy import Reject, RejectType
+from qpsmtpd.session import Transaction
+from qpsmtpd.smtp.address import Address
+from qpsmtpd.verdicts import Verdict
+
+_NAME: Final = "badmailfrom"
+_REASON: Final = "Your envelope sender is in my badmailfrom list"
+_IN_PATTERN: Final = frozenset("/^$*+!%?\\")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the file.
+
+    :ivar text: The address or ``@`` domain, in lower case.
+    :ivar pattern: What it means as a pattern, if it is one.
+    """
+
+    text: str
+    pattern: re.Pattern[str] | None
+    reason: str
+
+    def matches(self, sender: str, domain: str) -> bool:
+        """Whether it lists a sender, given in lower case."""
+        if self.text in (sender, domain):
+            return True
+        return self.pattern is not None and self.pattern.search(sender) is not None
+
+
+@converter("an address, an @domain or a regular expression, and perhaps a reason")
+def entry(line: str) -> Entry:
+    """Take a line of the file ``badmailfrom``."""
+    text, *rest = line.split(None, 1)
+    pattern = None
+    if not _IN_PATTERN.isdisjoint(text):
+        try:
+            pattern = regex(f"(?i){text}")
+        except ValueError:
+            if not re.fullmatch(r"[^@^$*\\]+@[^@^$*\\]+", text):
+                raise
+    elif "@" not in text:
+        raise ConversionError("there is no @")
+    return Entry(text.lower(), pattern, rest[0] if rest else _REASON)
+
+
+@implementer(IMail)
+@component
+class BadMailFrom:
+    """Compares each reverse-path with all entries, in their order."""
+
+    reject: Reject = argument(policy.reject, default=Reject.YES, help="1, 0 or naughty")
+    reject_type: RejectType | None = argument(
+        policy.reject_type,
+        default=None,
+        help="perm, temp, disconnect or temp_disconnect",
+    )
+    entries: tuple[Entry, ...] = control_file(
+        "badmailfrom", entry, help="addresses, domains and patterns, each with a reason"
+    )
+
+    def mail(self, transaction: Transaction, reverse_path: Address) -> Verdict | None:
+        domain = reverse_path.domain_lower
+        if not self.entries or domain is None:
+            return None
+        if reason := policy.immunity(transaction):
+            policy.report(transaction, _NAME, f"skip, {reason}")
+            return None
+        sender = f"{reverse_path.local_part.lower()}@{domain}"
+        for each in self.entries:
+            if each.matches(sender, f"@{domain}"):
+                policy.adjust_karma(transaction, _NAME, -1)
+                return policy.rejection(
+                    transaction,
+                    _NAME,
+                    each.reason,
+                    status="1.8",
+                    reject=self.reject,
+                    kind=self.reject_type,
+                )
+        policy.report(transaction, _NAME, "pass")
+        return None
+
+
+maker = PluginMaker(_NAME, BadMailFrom)
