@@ -136,6 +136,7 @@ _FACTS: Final = frozenset(
         "remote_port",
         "tls",
         "tls_context",
+        "tls_implicit",
     }
 )
 #: More replies than there are: only the end of the connection comes before.
@@ -228,7 +229,7 @@ class ComponentTestCase(TestCase):
         alone: bool = False,
         octets: bool = True,
         **facts: Any,
-    ) -> Deferred[None]:
+    ) -> Deferred[Any]:
         """Hold a conversation, and compare what the server says.
 
         The transcript is in the notation of RFC 5321, appendix D. It is played whole, with
@@ -497,10 +498,7 @@ class ComponentTestCase(TestCase):
         factory = conversation.factory
         for other in self.conversations:
             if other.factory is factory:
-                held = other._held
                 other.lose()
-                if held is not None and not held.called:
-                    self._left.append(f"a hook that waits though its client went: {held}")
         if factory.stopping:
             return
         stopped = Deferred.fromCoroutine(factory.stop())
@@ -526,7 +524,7 @@ class ComponentTestCase(TestCase):
             asked.cancel()
         left = self._left
         for call in self.clock.getDelayedCalls():
-            left.append(f"a timer, set {self.clock.origin(call)}")
+            left.append(f"a timer {self.clock.origin(call)}")
             call.cancel()
         left += [f"work that goes on: {name}" for name, work in self._works if not work.done]
         if left:
@@ -548,7 +546,13 @@ class _Clock(Clock):
         while frame.f_back is not None and "/twisted/" in frame.f_code.co_filename:
             frame = frame.f_back
         code = frame.f_code
-        self._origins[call] = f"by {code.co_qualname} in {code.co_filename}:{frame.f_lineno}"
+        origin = f"set by {code.co_qualname} in {code.co_filename}:{frame.f_lineno}"
+        asking = frame.f_back
+        if frame.f_globals["__name__"] == "qpsmtpd.chain" and asking and "link" in asking.f_locals:
+            # The time limit of a component that did not end when it was cancelled.
+            link, hook = asking.f_locals["link"], asking.f_locals["hook"]
+            origin = f"for {link.name}, which goes on at {hook.name} though its client went"
+        self._origins[call] = origin
         return call
 
     def origin(self, call: IDelayedCall) -> str:

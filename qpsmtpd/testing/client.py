@@ -227,7 +227,8 @@ class _Wire:
 
     def resumeProducing(self) -> None:  # noqa: N802
         self.paused = False
-        self.conversation._pump()
+        # As a reactor does: not now, but in its next turn.
+        self.conversation.clock.callLater(0, self.conversation._pump)
 
     def stopProducing(self) -> None:  # noqa: N802
         self.loseConnection()
@@ -236,7 +237,11 @@ class _Wire:
 
     def startTLS(self, context: object) -> None:  # noqa: N802
         self.conversation.tls_context = context
-        self.conversation.protocol.handshakeCompleted()
+        self.conversation.clock.callLater(0, self.handshake)
+
+    def handshake(self) -> None:
+        if not self.lost:
+            self.conversation.protocol.handshakeCompleted()
 
     def getHandle(self) -> Any:  # noqa: N802
         return self
@@ -308,7 +313,7 @@ class Conversation(_Client):
     @property
     def waiting(self) -> bool:
         """Whether the server waits for a component."""
-        return self._held is not None
+        return getattr(self.protocol, "_waiting", None) is not None
 
     @property
     def paused(self) -> bool:
@@ -326,14 +331,11 @@ class Conversation(_Client):
 
         :param at_once: How many of them arrive at a time.
         """
+        self._go_on()
         self.look()
-        if at_once == CHUNK:
-            self._sent += octets
+        for start in range(0, len(octets), at_once):
+            self._sent += octets[start : start + at_once]
             self._pump()
-        else:
-            for start in range(0, len(octets), at_once):
-                self._sent += octets[start : start + at_once]
-                self._pump()
         self._go_on()
 
     def command(self, line: str) -> ParsedReply:
@@ -414,11 +416,6 @@ class Conversation(_Client):
 
     # In between.
 
-    @property
-    def _held(self) -> Deferred[Any] | None:
-        held: Deferred[Any] | None = getattr(self.protocol, "_waiting", None)
-        return held
-
     def _pump(self) -> None:
         """Let the server read, unless it does not want to."""
         if self._pumping:
@@ -426,7 +423,7 @@ class Conversation(_Client):
         self._pumping = True
         wire = self._wire
         try:
-            while self._sent and not (wire.paused or wire.disconnecting):
+            while self._sent and not (wire.paused or wire.disconnecting or wire.lost):
                 octets, self._sent = self._sent[:CHUNK], self._sent[CHUNK:]
                 self.protocol.dataReceived(octets)
         finally:
