@@ -102,6 +102,7 @@ class SMTPProtocol:
     """
 
     __slots__ = (
+        "_clogged",
         "_content_began",
         "_ended",
         "_exchange",
@@ -133,6 +134,9 @@ class SMTPProtocol:
         self._exchange: Any = None
         self._refused: Reply | None = None
         self._content_began = 0.0
+        #: Whether the client does not read its replies.
+        self._clogged = False
+        #: Whether what the client sends is left unread.
         self._paused = False
         self._running = False
         self._ended = False
@@ -183,10 +187,13 @@ class SMTPProtocol:
     # What the transport calls when the client does not read its replies.
 
     def pauseProducing(self) -> None:
-        self._paused = True
-        self.transport.pauseProducing()
+        self._clogged = True
+        if not self._paused:
+            self._paused = True
+            self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
+        self._clogged = False
         self._resume()
         if self._waiting is None and not self._running and not self._ended:
             self._advance()
@@ -288,7 +295,7 @@ class SMTPProtocol:
         self.transport.write(octets)
 
     def _resume(self) -> None:
-        if self._paused and not self._ended:
+        if self._paused and not self._clogged and not self._ended:
             self._paused = False
             self.transport.resumeProducing()
 
@@ -360,6 +367,11 @@ class SMTPProtocol:
     def _cancel(self) -> None:
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
+            # Whoever is cancelled can see why, and the chain that it is nobody's fault.
+            session = self.session
+            session.ended = True
+            if session.transaction is not None:
+                session.transaction.ended = True
             ended, self._ended = self._ended, True
             waiting.cancel()
             self._ended = ended
@@ -870,7 +882,7 @@ def _starttls(self: SMTPProtocol, command: Starttls) -> None:
     if self._send is None:
         self.transport.unregisterProducer()
     self._send = None
-    self._paused = False
+    self._clogged = self._paused = False
     self.transport.startTLS(session.tls_context)
     self.transport.registerProducer(self, True)
 
