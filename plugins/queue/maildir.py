@@ -64,7 +64,12 @@ _UNSAFE: Final = re.compile(rb"[^A-Za-z0-9+_.,@=-]")
 _CODE: Final = re.compile("%([lud])")
 
 #: What a reply can repeat of a field that the client wrote.
-_MESSAGE_ID: Final = re.compile("[!-~]{1,200}")
+_MESSAGE_ID: Final = re.compile(
+    rb"(?i)\r\nmessage-id:(?:\r\n(?=[ \t])|[ \t])*([!-~]{1,200})[ \t]*\r\n"
+)
+
+#: Octets of a message that are searched for it.
+_SEARCHED: Final = 8192
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -192,8 +197,17 @@ def _stored(head: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _queued(message: Message) -> str:
-    name = message.headers.get("Message-Id")
-    return f"Queued! {name}" if name and _MESSAGE_ID.fullmatch(name) else "Queued!"
+    """The text that tells the client which message it was.
+
+    A search, since reading the header section for this one field takes several times as long,
+    a fifth of all that a small message costs.
+    """
+    head = b"\r\n" + next(message.content_chunks(), b"")[:_SEARCHED]
+    place = head.lower().find(b"\r\nmessage-id:")
+    if place < 0 or -1 < head.find(b"\r\n\r\n") < place:
+        return "Queued!"
+    found = _MESSAGE_ID.match(head, place)
+    return f"Queued! {found[1].decode('ascii')}" if found else "Queued!"
 
 
 maker = PluginMaker(NAME, Maildir)

@@ -125,6 +125,18 @@ class MaildirTests(ComponentTestCase):
         self.assertEqual(verdict, accept("Queued!"))
         self.assertTrue(self.files()[0].startswith(b"Return-Path: <>\nDelivered-To: b@"))
 
+    async def test_message_id(self) -> None:
+        """The reply names the message, however its field is written, but not from the body."""
+        for message, text in (
+            ("A: 1\nMESSAGE-ID:\n <1@x.example>\nB: 2\n\n", "Queued! <1@x.example>"),
+            ("message-id:<1@x.example> \n\n", "Queued! <1@x.example>"),
+            ("A: 1\n\nMessage-Id: <1@x.example>\n", "Queued!"),
+            ("\nMessage-Id: <1@x.example>\n", "Queued!"),
+            ("Message-Id:\nB: 2\n\n", "Queued!"),
+        ):
+            transaction = self.sent("b@mail.example", message=message)
+            self.assertEqual(await self.queue_at(self.plugin(), transaction), accept(text), message)
+
     async def test_message_id_of_a_stranger(self) -> None:
         """What stands in Message-Id is repeated only if it fits into a reply."""
         for value in ("<a b>", "<" + "x" * 300 + ">"):
