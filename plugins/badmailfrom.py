@@ -94,7 +94,7 @@ class BadMailFrom:
         help="perm, temp, disconnect or temp_disconnect",
     )
     entries: tuple[Entry, ...] = control_file(
-        "badmailfrom", entry, help="addresses, domains and patterns, each with a reason"
+        "badmailfrom", entry, default=(), help="addresses, domains and patterns, each with a reason"
     )
 
     def mail(self, transaction: Transaction, reverse_path: Address) -> Verdict | None:

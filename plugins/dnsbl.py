@@ -160,17 +160,23 @@ class DNSBL:
         help="perm, temp, disconnect or temp_disconnect",
     )
     timeout: float = argument(seconds, default=30.0, help="seconds to wait for an answer")
-    zones: tuple[Zone, ...] = control_file("dnsbl_zones", zone, help="the zones to ask")
+    zones: tuple[Zone, ...] = control_file("dnsbl_zones", zone, default=(), help="the zones to ask")
     allow: tuple[IPv4Network | IPv6Network, ...] = control_file(
-        "dnsbl_allow", allowed, help="clients that are not looked up"
+        "dnsbl_allow", allowed, default=(), help="clients that are not looked up"
     )
     rejectmsg: str | None = control_file(
-        "dnsbl_rejectmsg", text, first=True, help="added to what refused clients are told"
+        "dnsbl_rejectmsg",
+        text,
+        default=None,
+        first=True,
+        help="added to what refused clients are told",
     )
     rcpthosts: tuple[str, ...] = control_file(
-        "rcpthosts", str.lower, help="domains whose postmaster listed clients may reach"
+        "rcpthosts", str.lower, default=(), help="domains whose postmaster listed clients may reach"
     )
-    me: str | None = control_file("me", str.lower, first=True, help="one more domain of this sort")
+    me: str | None = control_file(
+        "me", str.lower, default=None, first=True, help="one more domain of this sort"
+    )
     resolver: IResolver = service(IResolver)
     clock: IReactorTime = service(IReactorTime)
     environ: Mapping[str, str] = state(lambda: os.environ)
