@@ -204,25 +204,59 @@ class Chain:
     def _quick(
         self, hook: Hook, pairs: Sequence[tuple[Ask, Link]], rest: Ask | None, wanted: type
     ) -> Ask:
-        """The way of nearly all questions: direct calls until one has an answer."""
+        """The way of nearly all questions: direct calls until one has an answer.
+
+        There is a function for each number of arguments that is common, because packing them
+        costs as much as the call (benchmarks/hooks.py).
+        """
+        methods = tuple(method for method, _ in pairs)
+
+        def failed(method: Ask, arguments: tuple[Any, ...], began: float) -> Any:
+            link = pairs[_place(methods, method)][1]
+            return self._fault(hook, link, arguments, _failure(), began)
+
+        def answered(method: Ask, arguments: tuple[Any, ...], answer: Any, began: float) -> Any:
+            position = _place(methods, method)
+            if answer.__class__ is wanted:
+                _record(hook, pairs[position][1], arguments, answer, began)
+                return answer
+            return settle(self._asked(hook, pairs, position, arguments, rest, answer))
+
+        def ask_one(first: Any) -> Any:
+            began = perf_counter()
+            for method in methods:
+                try:
+                    answer = method(first)
+                except Exception:
+                    answer = failed(method, (first,), began)
+                if answer is not None:
+                    return answered(method, (first,), answer, began)
+            return rest(first) if rest is not None else None
+
+        def ask_two(first: Any, second: Any) -> Any:
+            began = perf_counter()
+            for method in methods:
+                try:
+                    answer = method(first, second)
+                except Exception:
+                    answer = failed(method, (first, second), began)
+                if answer is not None:
+                    return answered(method, (first, second), answer, began)
+            return rest(first, second) if rest is not None else None
 
         def ask(*arguments: Any) -> Any:
             began = perf_counter()
-            for method, link in pairs:
+            for method in methods:
                 try:
                     answer = method(*arguments)
                 except Exception:
-                    answer = self._fault(hook, link, arguments, _failure(), began)
-                if answer is None:
-                    continue
-                if answer.__class__ is wanted:
-                    _record(hook, link, arguments, answer, began)
-                    return answer
-                position = [link for _, link in pairs].index(link)
-                return settle(self._asked(hook, pairs, position, arguments, rest, answer))
+                    answer = failed(method, arguments, began)
+                if answer is not None:
+                    return answered(method, arguments, answer, began)
             return rest(*arguments) if rest is not None else None
 
-        return ask
+        asks: dict[int, Ask] = {1: ask_one, 2: ask_two}
+        return asks.get(_arity(hook), ask)
 
     def _told(self, hook: Hook, pairs: Sequence[tuple[Ask, Link]]) -> Ask:
         """Tell components of what happened to others. They cannot wait, and nobody hears of it."""
@@ -381,6 +415,16 @@ class Chain:
 
 def _has_lifecycle(component: object) -> bool:
     return isinstance(component, Chain) or bool(ILifecycle.providedBy(component))
+
+
+def _place(methods: Sequence[Ask], method: Ask) -> int:
+    """Where a bound method stands; one object may be in a chain twice, its methods are not."""
+    return next(place for place, other in enumerate(methods) if other is method)
+
+
+def _arity(hook: Hook) -> int:
+    """How many arguments a hook's method receives."""
+    return len(hook.interface[hook.name].getSignatureInfo()["positional"])
 
 
 async def _call(method: Callable[[], Awaitable[None] | None]) -> None:

@@ -46,7 +46,7 @@ class Verdict:
     :ivar reply: The reply of an ``answer``; ``None`` in all other verdicts.
     """
 
-    __slots__ = ("code", "disconnect", "kind", "reply", "status", "text")
+    __slots__ = ("code", "disconnect", "kind", "name", "reply", "status", "text")
 
     kind: Kind
     text: str
@@ -54,6 +54,8 @@ class Verdict:
     code: int | None
     disconnect: bool
     reply: Reply | None
+    #: The verdict's name in logs: upstream's constants.
+    name: str
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class Verdict:
         fill(self, "code", code)
         fill(self, "disconnect", disconnect)
         fill(self, "reply", reply)
+        fill(self, "name", _NAMES[kind] + ("_DISCONNECT" if disconnect else ""))
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a verdict does not change")
@@ -82,12 +85,6 @@ class Verdict:
     def refuses(self) -> bool:
         """Whether the verdict is a refusal, for good or for now."""
         return self.kind is Kind.DENY or self.kind is Kind.DEFER
-
-    @property
-    def name(self) -> str:
-        """The verdict's name in logs: upstream's constants."""
-        suffix = "_DISCONNECT" if self.disconnect else ""
-        return _NAMES[self.kind] + suffix
 
     def _key(self) -> tuple[object, ...]:
         octets = self.reply.octets if self.reply is not None else None
