@@ -28,7 +28,7 @@ from zope.interface import implementer
 from qpsmtpd import policy
 from qpsmtpd.component import PluginMaker, argument, component, control_file, service, state
 from qpsmtpd.configuration.values import integer, path, seconds, text
-from qpsmtpd.interfaces import IQuit
+from qpsmtpd.interfaces import Answer, IQuit
 from qpsmtpd.session import Session
 from qpsmtpd.verdicts import Verdict, accept
 
@@ -54,11 +54,14 @@ class QuitFortune:
     clock: IReactorTime = service(IReactorTime)
     _running: set[_Output] = state(set)
 
-    async def quit(self, session: Session) -> Verdict | None:
+    def quit(self, session: Session) -> Answer:
         if session.hello != "helo" or len(self._running) >= self.at_once:
             return None
         if not os.access(self.program, os.X_OK):
             return None
+        return self._goodbye(session)
+
+    async def _goodbye(self, session: Session) -> Verdict | None:
         cookie = await self._cookie()
         if not cookie:
             policy.report(session, NAME, f"error, {self.program} gave nothing")
