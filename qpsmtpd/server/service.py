@@ -157,7 +157,7 @@ class SMTPService(Service):
         self.factory = SMTPFactory(
             configuration.chain, configuration.settings, reactor, proxy_from=networks
         )
-        self._logs = LogService(configuration.chain.logging, configuration.loglevel)
+        self._logs = LogService.of(configuration.chain, configuration.loglevel)
         self._logs.start()
         for number, endpoint in enumerate(self.options.endpoints):
             port: Any
@@ -219,7 +219,7 @@ class SMTPService(Service):
             return False
         if self._logs is not None:
             self._logs.stop()
-        self._logs = LogService(configuration.chain.logging, configuration.loglevel)
+        self._logs = LogService.of(configuration.chain, configuration.loglevel)
         self._logs.start()
         log.warn("The configuration was read again")
         return True
