@@ -327,7 +327,6 @@ class Greylisting:
         by_recipient = {**file, **line}.get("per_recipient", False)
         self.rules = Rules(**({**line, **file} if by_recipient else {**file, **line}))
         self.exclusions = tuple(each for file in self.excluded for each in file)
-        self.records = self.store.namespace(_NOTE)
         alsoProvides(self, IRcpt if self.rules.recipient or by_recipient else IMail)
 
     def start(self) -> None:
@@ -375,11 +374,12 @@ class Greylisting:
         return passes or not self.rules.reject
 
     async def _judge(self, transaction: Transaction, key: str, now: int) -> bool:
+        records = self.store.namespace(_NOTE)
         for _ in range(_TRIES):
-            old = await self.records.get(key)
+            old = await records.get(key)
             record, passes, said = self.rules.judge(Record.parse(old), now)
             lifetime = self.rules.lifetime(record, now)
-            if await self.records.replace(key, old, bytes(record), lifetime):
+            if await records.replace(key, old, bytes(record), lifetime):
                 break
         policy.report(transaction, _NAME, said, 6 if passes else 4)
         return passes

@@ -304,6 +304,11 @@ class GreylistingTests(ComponentTestCase):
         for wrong in ("sender", "colour red", "sender maybe"):
             self.assertRaisesRegex(ValueError, "expected", pairs, wrong)
 
+    def test_checked_only(self) -> None:
+        """A configuration can be checked where there is no store."""
+        plugin = Greylisting(store=None, black_timeout=20.0)  # type: ignore[arg-type]
+        self.assertEqual(plugin.rules.black_timeout, 20)
+
     def test_ignored(self) -> None:
         """Where the records are is the store's business; older arguments are noted and ignored."""
         with capturedLogs() as events:
