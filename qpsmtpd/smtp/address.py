@@ -140,6 +140,15 @@ def parse_path(octets: bytes, utf8: bool = False) -> Address:
     at = match.end(1)
     if at > MAX_LOCAL_PART + len("<"):
         return _parse_uncommon(octets, utf8)
+    return plain_path(octets, at)
+
+
+def plain_path(octets: bytes, at: int) -> Address:
+    """Make an address of a path that is known to be plain and within the limits.
+
+    :param octets: What ``PLAIN_PATH`` matches.
+    :param at: Where its ``@`` stands.
+    """
     # Not through a constructor: this runs twice for each message, and the call costs as much again.
     address = _new(Address)
     address._text = text = octets.decode()

@@ -8,8 +8,17 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from qpsmtpd.smtp.address import NULL_PATH, Address, AddressError, parse_path
+from qpsmtpd.smtp.address import (
+    MAX_LOCAL_PART,
+    MAX_PATH,
+    NULL_PATH,
+    Address,
+    AddressError,
+    parse_path,
+    plain_path,
+)
 from qpsmtpd.smtp.extensions import MAIL_PARAMETERS, RCPT_PARAMETERS, Extensions, Parameter
+from qpsmtpd.smtp.grammar import PLAIN_PATH
 from qpsmtpd.smtp.reply import Reply
 
 __all__ = [
@@ -32,8 +41,11 @@ __all__ = [
     "Unparsed",
     "Unrecognized",
     "Vrfy",
+    "parse_argument",
     "parse_mail",
     "parse_rcpt",
+    "plain_line",
+    "split_path",
 ]
 
 #: Parameters of MAIL or RCPT: keyword in upper case to value, ``None`` where it has none.
@@ -58,7 +70,7 @@ class Helo:
     words: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, one would take twice as long to make
 class Mail:
     """A transaction begins (RFC 5321, 4.1.1.2)."""
 
@@ -66,7 +78,7 @@ class Mail:
     parameters: Parameters
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, one would take twice as long to make
 class Rcpt:
     """A recipient is named (RFC 5321, 4.1.1.3)."""
 
@@ -147,7 +159,7 @@ class Unparsed:
     """A command that the machine was told to hand over without reading its argument.
 
     :ivar verb: In upper case.
-    :ivar argument: What stood behind the verb and one space.
+    :ivar argument: What stood behind the verb, without the blanks around it.
     """
 
     verb: bytes
@@ -200,13 +212,13 @@ _NEEDS_SMTPUTF8: Final = Reply(
 )
 
 #: A path in angle brackets, quoted local parts included, and the parameters behind it.
-_PATH: Final = rb':[ \t]*(<(?:[^<>"]*|[^<>"]*"(?:[^"\\]|\\.)*"[^<>"]*)>)(?:[ \t]+(.*?))?[ \t]*'
-_FROM: Final = re.compile(rb"(?i:FROM)" + _PATH, re.DOTALL)
-_TO: Final = re.compile(rb"(?i:TO)" + _PATH, re.DOTALL)
+_PATH: Final = rb':[ \t]*(<(?:[^<>"]*|[^<>"]*"(?:[^"\\]|\\.)*"[^<>"]*)>)(?:[ \t]+(.*))?'
+_FROM: Final = re.compile(rb" *(?i:FROM)" + _PATH, re.DOTALL)
+_TO: Final = re.compile(rb" *(?i:TO)" + _PATH, re.DOTALL)
 
 _MECHANISM: Final = re.compile(rb"[A-Za-z0-9_-]{1,20}")
 _INITIAL: Final = re.compile(rb"=|[A-Za-z0-9+/]+={0,2}")
-_BDAT: Final = re.compile(rb"([0-9]{1,20})(?:[ \t]+(?i:(LAST)))?[ \t]*")
+_BDAT: Final = re.compile(rb" *([0-9]{1,20})(?:[ \t]+(?i:(LAST)))?")
 #: What may stand for a client's name. RFC 5321, 4.1.1.1 wants a domain or an address
 #: literal; clients in the wild send underscores and bare addresses, and policy about
 #: that is a component's.
@@ -216,6 +228,35 @@ DATA: Final = Data()
 RSET: Final = Rset()
 QUIT: Final = Quit()
 STARTTLS: Final = Starttls()
+
+
+#: MAIL, RCPT and DATA as nearly every client gives them: one search where the way through
+#: ``PARSERS`` takes five steps. It reads nothing that they would read differently.
+_PLAIN_LINE: Final = re.compile(
+    rb"(?:(?i:MAIL FROM|RCPT TO):(" + PLAIN_PATH.pattern + rb")|(?i:DATA))\r\n"
+).match
+
+
+def plain_line(buffer: bytes, start: int) -> tuple[Mail | Rcpt | Data, int] | None:
+    """Read a line at once if it is a plain MAIL, RCPT or DATA.
+
+    A message of three such lines takes 5 us less with it (``python -m benchmarks messages``).
+
+    :returns: The command, and where the next line begins; ``None`` for any other line.
+    """
+    match = _PLAIN_LINE(buffer, start)
+    if match is None:
+        return None
+    path = match[1]
+    if path is None:
+        return DATA, match.end()
+    at = match.end(2) - match.start(1)
+    if at > MAX_LOCAL_PART + 1 or len(path) > MAX_PATH:
+        return None
+    address = plain_path(path, at)
+    if buffer[start] in b"Mm":
+        return Mail(address, NO_PARAMETERS), match.end()
+    return Rcpt(address, NO_PARAMETERS), match.end()
 
 
 def parse_mail(argument: bytes, extensions: Extensions) -> Mail | Reply:
@@ -260,6 +301,31 @@ def parse_rcpt(argument: bytes, extensions: Extensions, utf8: bool = False) -> R
     if address.is_null:
         return _NULL_RECIPIENT
     return Rcpt(address, parameters)
+
+
+def parse_argument(
+    verb: bytes, argument: bytes, extensions: Extensions, utf8: bool = False
+) -> Command | Reply:
+    """Read the argument of a command; a ``Reply`` says what is wrong with it.
+
+    :param verb: In upper case; one that is known.
+    :param utf8: As with :func:`parse_rcpt`.
+    """
+    if verb == b"RCPT":
+        return parse_rcpt(argument, extensions, utf8)
+    return PARSERS[verb](argument, extensions)
+
+
+def split_path(argument: bytes) -> tuple[bytes, bytes]:
+    """Part the argument of MAIL or RCPT into path and parameters, without reading either.
+
+    A path that lacks its angle brackets ends at white space.
+    """
+    match = _FROM.fullmatch(argument) or _TO.fullmatch(argument)
+    if match is not None:
+        return match[1], match[2] or b""
+    path, _, parameters = argument.partition(b":")[2].strip().partition(b" ")
+    return path, parameters.strip()
 
 
 def _address(path: bytes, utf8: bool, status: str) -> Address | Reply:
@@ -365,7 +431,6 @@ PARSERS: Final[Mapping[bytes, Callable[[bytes, Extensions], Command | Reply]]] =
     b"EHLO": _ehlo,
     b"HELO": _helo,
     b"MAIL": parse_mail,
-    b"RCPT": parse_rcpt,
     b"DATA": _data,
     b"BDAT": _bdat,
     b"RSET": _rset,

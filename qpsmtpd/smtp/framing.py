@@ -40,14 +40,18 @@ def dot_split(buffer: bytes, start: int, fresh: bool) -> tuple[bytes, int, bool]
         if len(buffer) - start < 3 and b".\r\n".startswith(buffer[start:]):
             return b"", start, False
         start += 1
-    found = buffer.find(END_OF_DATA, start)
+    # Few messages have a line that begins with a dot. Looking for one finds the end of data
+    # as well, so those that have none are searched once.
+    found = dotted = buffer.find(b"\r\n.", start)
+    if dotted >= 0 and not buffer.startswith(END_OF_DATA, dotted):
+        found = buffer.find(END_OF_DATA, dotted + 3)
     if found >= 0:
         content = buffer[start : found + 2]
         after = found + 5
     else:
         after = len(buffer) - _held_back(buffer, start)
         content = buffer[start:after]
-    if b"\r\n." in content:
+    if dotted != found:
         content = content.replace(b"\r\n.", b"\r\n")
     return content, after, found >= 0
 
@@ -63,8 +67,9 @@ def _held_back(buffer: bytes, start: int) -> int:
 class ContentCheck:
     """Holds one message's content against the limits, chunk by chunk.
 
-    :ivar refusal: What the message is refused with, once something was wrong. From then
-        on :meth:`take` gives nothing: what is refused is not stored.
+    :ivar refusal: What the message is refused with, once something was wrong. What stands
+        before the first wrong octet is still given, so that it makes no difference where the
+        content was cut; what follows is not, since what is refused is not stored.
     :ivar size: Octets taken.
     :ivar headers_end: Where in the chunk last taken the body begins; -1 if not in it.
     """
@@ -76,6 +81,7 @@ class ContentCheck:
         "_limits",
         "_line",
         "_tail",
+        "_text_line",
         "headers_end",
         "refusal",
         "size",
@@ -83,8 +89,9 @@ class ContentCheck:
 
     def __init__(self, limits: Limits, binary: bool = False) -> None:
         self._limits = limits
-        #: BODY=BINARYMIME (RFC 3030, 3) has no lines, so no bare newlines either.
+        #: BODY=BINARYMIME (RFC 3030, 3) has no lines, so no bare newlines and no long ones.
         self._bare = BareNewlines.KEEP if binary else limits.bare_newlines
+        self._text_line = 0 if binary else limits.text_line
         self._held = b""
         self._header_size = 0  # -1 when the header section has ended
         self._tail = b"\r\n"  # the last octets, where an empty line may have begun
@@ -104,28 +111,29 @@ class ContentCheck:
         :param chunk: Octets, cut anywhere.
         :param last: Whether the content ends with them.
 
-        :returns: What may be stored; empty once the message is refused.
+        :returns: What may be stored; nothing once the message is refused.
         """
         self.headers_end = -1
         if self.refusal is not None:
             return b""
+        # Each check gives what stands before the octet that it refuses, so a later one that
+        # refuses too does so for an earlier octet.
         if self._bare is not BareNewlines.KEEP:
             chunk = self._newlines(chunk, last)
-        length = len(chunk)
-        self.size += length
-        limits = self._limits
-        if limits.message_size and self.size > limits.message_size:
-            return self._refuse(_TOO_BIG)
-        if self._header_size >= 0 and not self._header(chunk):
-            return self._refuse(_HEADER_TOO_BIG)
-        if limits.text_line and not self._lines(chunk, length, limits.text_line):
-            return self._refuse(_LINE_TOO_LONG)
+        self.size += len(chunk)
+        limit = self._limits.message_size
+        if self.size > limit > 0:
+            chunk = self._refuse(_TOO_BIG, chunk, len(chunk) - (self.size - limit))
+        if self._text_line:
+            chunk = self._lines(chunk, self._text_line)
+        if self._header_size >= 0:  # the last: what it finds must be in what is given
+            chunk = self._header(chunk)
         return chunk
 
-    def _refuse(self, refusal: Reply) -> bytes:
+    def _refuse(self, refusal: Reply, chunk: bytes, wrong: int) -> bytes:
+        """Refuse the message for an octet of a chunk; give what stands before it."""
         self.refusal = refusal
-        self.headers_end = -1
-        return b""
+        return chunk[:wrong]
 
     def _newlines(self, chunk: bytes, last: bool) -> bytes:
         if self._held:
@@ -134,16 +142,20 @@ class ContentCheck:
         if not last and chunk.endswith(b"\r"):
             self._held = b"\r"
             chunk = chunk[:-1]
-        # Three counts at C speed: a tenth of what a regular expression takes.
-        pairs = chunk.count(b"\r\n")
-        if chunk.count(b"\n") == pairs and chunk.count(b"\r") == pairs:
+        # splitlines breaks at CR, LF and CR LF alike. What it leaves out is two octets for each
+        # line exactly where all of them are CR LF. Counting the three takes twice as long, a
+        # regular expression six times: 3 us, 6 us and 18 us for 4 KiB.
+        lines = chunk.splitlines()
+        breaks = len(lines) if chunk.endswith(b"\n") else len(lines) - 1
+        if not lines or len(chunk) - len(b"".join(lines)) == 2 * breaks:
             return chunk
         if self._bare is BareNewlines.REPLACE:
             return _NEWLINE.sub(b"\r\n", chunk)
-        return self._refuse(_BARE_NEWLINE)
+        bare = next(match for match in _NEWLINE.finditer(chunk) if len(match[0]) == 1)
+        return self._refuse(_BARE_NEWLINE, chunk, bare.start())
 
-    def _header(self, chunk: bytes) -> bool:
-        """Look for the empty line behind the header section; whether it is within its limit."""
+    def _header(self, chunk: bytes) -> bytes:
+        """Look for the empty line behind the header section, within its limit."""
         # An empty line may begin in the chunk before and end in this one.
         joint = self._tail + chunk[:3]
         found = joint.find(b"\r\n\r\n")
@@ -152,24 +164,28 @@ class ContentCheck:
         else:
             found = chunk.find(b"\r\n\r\n")
             end = found + 4 if found >= 0 else -1
+        limit = self._limits.header_size
+        size = self._header_size + (end if end >= 0 else len(chunk))
+        if size > limit > 0:
+            return self._refuse(_HEADER_TOO_BIG, chunk, limit - self._header_size)
         if end >= 0:
-            size = self._header_size + end
             self._header_size = -1
             self.headers_end = end
         else:
-            size = self._header_size = self._header_size + len(chunk)
-            self._tail = (self._tail + chunk[-3:])[-3:]
-        return not self._limits.header_size or size <= self._limits.header_size
+            self._header_size = size
+            self._tail = joint[-3:] if len(chunk) < 3 else chunk[-3:]
+        return chunk
 
-    def _lines(self, chunk: bytes, length: int, limit: int) -> bool:
-        """Whether no line is longer than the limit."""
+    def _lines(self, chunk: bytes, limit: int) -> bytes:
+        """Hold each line against its limit."""
+        length = len(chunk)
         if self._line + length > limit:
             start = -self._line
             while length - start > limit:
                 newline = chunk.rfind(b"\n", max(start, 0), start + limit)
                 if newline < 0:
-                    return False
+                    return self._refuse(_LINE_TOO_LONG, chunk, start + limit)
                 start = newline + 1
         newline = chunk.rfind(b"\n")
         self._line = length - newline - 1 if newline >= 0 else self._line + length
-        return True
+        return chunk

@@ -27,6 +27,8 @@ class BareNewlines(Enum):
 class Limits:
     """The limits of one session. Sizes are in octets, times in seconds; 0 is no limit.
 
+    Only ``command_line`` and ``auth_line`` cannot do without: a line is kept until it is whole.
+
     :ivar command_line: A command with its CR LF. RFC 5321, 4.5.3.1.4 asks for
         512 and for more with each extension; parameters may be long.
     :ivar auth_line: A line in an authentication exchange (RFC 4954, 4).
@@ -35,10 +37,11 @@ class Limits:
     :ivar header_size: The header section of a message.
     :ivar message_size: A message; offered with SIZE (RFC 1870). Control file ``databytes``.
     :ivar recipients: Recipients of one transaction (RFC 5321, 4.5.3.1.8 asks for 100).
-    :ivar errors: Refused or malformed commands in one session.
+    :ivar errors: Commands in one session that were malformed, out of sequence or not offered,
+        and failed authentications. What policy refuses is not counted.
     :ivar unknown_commands: Commands in one session that nobody knows.
     :ivar idle_commands: Commands between two messages that move no mail (RSET, NOOP,
-        VRFY, HELP, EHLO, HELO, AUTH).
+        VRFY, HELP, EHLO, HELO, STARTTLS, AUTH).
     :ivar command_time: Waiting for a command (RFC 5321, 4.5.3.2.7 asks for 300).
     :ivar content_time: Waiting for more of a message (RFC 5321, 4.5.3.2.5 asks for 180).
     :ivar message_time: Receiving one message.
@@ -61,3 +64,7 @@ class Limits:
     message_time: float = 3600
     session_time: float = 14400
     component_time: float = 120
+
+    def __post_init__(self) -> None:
+        if self.command_line <= 0 or self.auth_line <= 0:
+            raise ValueError("command_line and auth_line need a limit above 0")

@@ -19,7 +19,7 @@ and ``HEADERS_END`` want no reply; everything else gets exactly one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, TypeAlias
 
@@ -42,6 +42,7 @@ from qpsmtpd.smtp.commands import (
     Unrecognized,
     Vrfy,
     parse_rcpt,
+    plain_line,
 )
 from qpsmtpd.smtp.extensions import Extensions
 from qpsmtpd.smtp.framing import ContentCheck, dot_split
@@ -85,7 +86,7 @@ class ContentEnd:
 class AuthLine:
     """The client's answer to a 334.
 
-    :ivar octets: The line without CR LF; ``None`` if it was too long or no line at all.
+    :ivar octets: The line without CR LF; ``None`` if it was too long or held a bare CR or LF.
     """
 
     octets: bytes | None
@@ -104,9 +105,9 @@ _TOO_MANY_RECIPIENTS: Final = Reply(452, "Too many recipients", "4.5.3")
 _TOO_BIG: Final = Reply(552, "Message size exceeds the limit", "5.3.4")
 _NOT_OFFERED: Final = Reply(502, "Command not implemented", "5.5.1")
 _BDAT_ONLY: Final = Reply(503, "BODY=BINARYMIME needs BDAT", "5.5.1")
-_RSET_DONE: Final = Reply(250, "OK", "2.0.0")
 
 _VERB_LIMIT: Final = 40
+_MOVE_MAIL: Final = frozenset({b"MAIL", b"RCPT"})
 
 
 class ServerMachine:
@@ -115,7 +116,10 @@ class ServerMachine:
     :ivar state: Where the session stands, by the table of :mod:`qpsmtpd.smtp.states`.
     :ivar extensions: What is offered now; whoever answers EHLO sets it.
     :ivar recipients: Recipients of the open transaction that were accepted.
-    :ivar unparsed: Verbs whose argument is handed over unread, as :class:`Unparsed`.
+    :ivar utf8: Whether the open transaction was begun with SMTPUTF8.
+    :ivar binary: Whether it was begun with BODY=BINARYMIME.
+    :ivar unparsed: Verbs, out of EHLO, HELO, MAIL, RCPT and AUTH, whose argument is handed
+        over unread, as :class:`Unparsed`.
     :ivar announce_headers: Whether ``HEADERS_END`` is told.
     """
 
@@ -179,7 +183,9 @@ class ServerMachine:
     # The four verbs.
 
     def receive(self, data: bytes) -> None:
-        """Take octets from the client."""
+        """Take octets from the client; once the session is over, drop them."""
+        if self._close:
+            return
         if self._position == len(self._buffer):
             self._buffer = data
         else:
@@ -202,7 +208,12 @@ class ServerMachine:
         return Need.CLOSE
 
     def reply(self, reply: Reply) -> None:
-        """Answer the event last taken; its reply decides where the session goes."""
+        """Answer the event last taken; its reply decides where the session goes.
+
+        Too late for a session that was closed meanwhile, it is dropped.
+
+        :raises RuntimeError: No event waits for a reply.
+        """
         event = self._waiting
         self._waiting = None
         answered = _ANSWERED.get(type(event))
@@ -239,8 +250,20 @@ class ServerMachine:
 
         :returns: The reply that a limit asks for, if one does.
         """
+        if isinstance(command, Mail) and (refusal := self._begin(command)) is not None:
+            return refusal
         self._waiting = command
-        return self._begin(command) if isinstance(command, Mail) else None
+        full = isinstance(command, Rcpt) and self._full
+        return _TOO_MANY_RECIPIENTS if full else None
+
+    def hold(self) -> None:
+        """Give no event until :meth:`go_on`: somebody is not done with content."""
+        self._waiting = HEADERS_END
+
+    def go_on(self) -> None:
+        """Undo :meth:`hold`."""
+        if self._waiting is HEADERS_END:
+            self._waiting = None
 
     def greet(self) -> None:
         """Forget what the client said about itself, because TLS begins (RFC 3207, 4.2).
@@ -250,6 +273,7 @@ class ServerMachine:
         self._buffer = b""
         self._position = 0
         self._discarding = False
+        self.extensions = replace(self.extensions, starttls=False)
         self._enter(State.CONNECTED)
 
     def close(self, reply: Reply | None = None) -> None:
@@ -271,6 +295,10 @@ class ServerMachine:
     def _command(self) -> Event | None:
         buffer = self._buffer
         start = self._position
+        plain = plain_line(buffer, start)
+        if plain is not None and self._plain(*plain, start):
+            self._waiting = plain[0]
+            return plain[0]
         newline = buffer.find(b"\n", start)
         if newline < 0:
             return self._partial_line(buffer, start)
@@ -284,6 +312,21 @@ class ServerMachine:
         event = self._line(buffer[start : newline + 1])
         self._waiting = event
         return event
+
+    def _plain(self, command: Mail | Rcpt | Data, end: int, start: int) -> bool:
+        """Take a plain command where nothing speaks against it; else it is read as any other."""
+        if self.unparsed or self._discarding or end - start > self.limits.command_line:
+            return False
+        verb = _PLAIN_VERBS[command.__class__]
+        if verb not in self._after:
+            return False
+        if verb == b"MAIL":
+            self._begin(command)  # type: ignore[arg-type]
+        elif self._full if verb == b"RCPT" else self.binary:
+            return False
+        self._verb = verb
+        self._position = end
+        return True
 
     def _partial_line(self, buffer: bytes, start: int) -> Event | None:
         """Wait for the rest of a line; of one that is too long, keep nothing."""
@@ -305,7 +348,8 @@ class ServerMachine:
         if not line.endswith(b"\r\n") or line.count(b"\r") != 1:
             self._fail(_BARE_NEWLINE)
             return None
-        verb, _, argument = line[:-2].partition(b" ")
+        # Blanks before the CR LF are tolerated (RFC 5321, 4.1.1).
+        verb, _, argument = line.rstrip(b" \t\r\n").partition(b" ")
         verb = verb.upper()
         parser = PARSERS.get(verb)
         if parser is None and verb != b"RCPT":
@@ -319,10 +363,11 @@ class ServerMachine:
             return None
         self._verb = verb
         if verb in self.unparsed:
-            return Unparsed(verb, argument)
+            unparsed = Unparsed(verb, argument.lstrip(b" "))
+            return unparsed if verb in _MOVE_MAIL else self._idles(unparsed)
         command: Command | Reply
         if parser is None:
-            if self.recipients >= self.limits.recipients > 0:
+            if self._full:
                 self._say(_TOO_MANY_RECIPIENTS)
                 return None
             command = parse_rcpt(argument, self.extensions, self.utf8)
@@ -341,11 +386,14 @@ class ServerMachine:
         if self._unknown > self.limits.unknown_commands > 0:
             self.close(_TOO_MANY_UNKNOWN)
             return None
-        self._verb = b""
         return Unrecognized(
             verb[:_VERB_LIMIT].lower().decode("utf-8", "replace"),
             argument.decode("utf-8", "replace"),
         )
+
+    @property
+    def _full(self) -> bool:
+        return self.recipients >= self.limits.recipients > 0
 
     def _idles(self, command: Command) -> Command | None:
         """Count a command that moves no mail."""
@@ -366,6 +414,7 @@ class ServerMachine:
         """Note what a transaction's parameters mean for its commands; or say what forbids it."""
         if self.state is not State.READY:
             self._enter(State.READY)
+        self.utf8 = self.binary = False  # a MAIL that was refused may have asked for them
         parameters = command.parameters
         if not parameters:
             return None
@@ -455,17 +504,14 @@ class ServerMachine:
         self._enter(State.READY)
 
     def _answered_auth(self, event: object, reply: Reply) -> None:
-        self._say(reply)
-        if reply.intermediate:
-            self._read = ServerMachine._auth_line
-            return
-        self._read = ServerMachine._command
+        self._read = ServerMachine._auth_line if reply.intermediate else ServerMachine._command
         if reply.permanent:
-            self._errors += 1
+            self._fail(reply)
+        else:
+            self._say(reply)
 
     def _answered_quit(self, event: object, reply: Reply) -> None:
-        self._say(reply)
-        self.close()
+        self.close(reply)
 
     def _answered_unrecognized(self, event: object, reply: Reply) -> None:
         self._say(reply)
@@ -473,8 +519,11 @@ class ServerMachine:
             self._unknown -= 1
 
     def _answered_unparsed(self, event: object, reply: Reply) -> None:
-        self._errors += 1
-        self._say(reply)
+        self._fail(reply)
+
+    def _answered_nothing(self, event: object, reply: Reply) -> None:
+        if not self._close:
+            raise RuntimeError("no event waits for a reply")
 
     def _answered_starttls(self, event: object, reply: Reply) -> None:
         self._say(reply)
@@ -509,9 +558,10 @@ class ServerMachine:
         self._chunk -= taken
         if not self._chunk:
             self._read = ServerMachine._command
+        if self._refused is not None:
+            return self._pass_over(self._refused)
         check = self._check
-        if self._refused is not None or check is None:
-            return self._pass_over()
+        assert check is not None
         ended = self._last and not self._chunk
         content = check.take(content, ended)
         if self._chunk:
@@ -522,13 +572,12 @@ class ServerMachine:
         self._say(Reply(250, f"{check.size} octets received", "2.0.0"))
         return self._deliver(check, content, False) if content else None
 
-    def _pass_over(self) -> Event | None:
+    def _pass_over(self, refusal: Reply) -> Event | None:
         """Skip a chunk that was refused; its reply comes when it is over."""
         if self._chunk:
             return Need.DATA
-        if self._refused is not None:
-            self._say(self._refused)
-            self._refused = None
+        self._say(refusal)
+        self._refused = None
         return None
 
     def _refuse_chunk(self, argument: bytes, refusal: Reply) -> Command | None:
@@ -569,25 +618,27 @@ class ServerMachine:
     # Authentication.
 
     def _auth_line(self) -> Event | None:
+        """Read the answer to a 334; of one that is too long, keep nothing."""
         buffer = self._buffer
         start = self._position
         newline = buffer.find(b"\n", start)
         limit = self.limits.auth_line
         if newline < 0:
-            if len(buffer) - start < limit:
-                return Need.DATA
-            self._position = len(buffer)
-            self._discarding = True
-            octets = None
-        else:
-            self._position = newline + 1
-            line = buffer[start : newline + 1]
-            good = len(line) <= limit and line.endswith(b"\r\n") and line.count(b"\r") == 1
-            octets = line[:-2] if good else None
-        event = AuthLine(octets)
+            if self._discarding or len(buffer) - start >= limit:
+                self._discarding = True
+                self._position = len(buffer)
+            return Need.DATA
+        self._position = newline + 1
+        line = buffer[start : newline + 1]
+        short = not self._discarding and len(line) <= limit
+        good = short and line.endswith(b"\r\n") and line.count(b"\r") == 1
+        self._discarding = False
+        event = AuthLine(line[:-2] if good else None)
         self._waiting = event
         return event
 
+
+_PLAIN_VERBS: Final[dict[type, bytes]] = {Mail: b"MAIL", Rcpt: b"RCPT", Data: b"DATA"}
 
 _CHECKED: Final[dict[type, Callable[..., Command | None]]] = {
     Mail: ServerMachine._mail_checked,
@@ -615,4 +666,5 @@ _ANSWERED: Final[dict[type, Callable[[ServerMachine, object, Reply], None]]] = {
     Unrecognized: ServerMachine._answered_unrecognized,
     Starttls: ServerMachine._answered_starttls,
     Unparsed: ServerMachine._answered_unparsed,
+    type(None): ServerMachine._answered_nothing,
 }
