@@ -58,6 +58,9 @@ _SINGLE: Final = (
 
 _DAY: Final = 86400
 
+#: So many fields of one name are searched for one that is not empty.
+_LOOKED_AT: Final = 10
+
 #: Characters of a date that are read. Real ones, comments included, have fewer than 80.
 _DATE_LIMIT: Final = 200
 
@@ -148,7 +151,8 @@ class Headers:
 
 
 def _has(headers: HeaderSection, name: str) -> bool:
-    return any(value.strip() for value in headers.get_all(name))
+    count = min(headers.count(name), _LOOKED_AT)
+    return any((headers.get(name, index=index) or "").strip() for index in range(count))
 
 
 def _seconds(text: str) -> float | None:
