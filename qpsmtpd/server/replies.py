@@ -94,4 +94,6 @@ def refusal(hook: str, verdict: Verdict, subject: object = "") -> Reply:
             code = 421
     if not verdict.text:
         text = text.replace("{subject}", str(subject))
-    return Reply(verdict.code or code, verdict.text or text, verdict.status or status)
+    if code != 421:
+        code = verdict.code or code
+    return Reply(code, verdict.text or text, verdict.status or status)

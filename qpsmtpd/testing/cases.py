@@ -179,6 +179,7 @@ class ComponentTestCase(TestCase):
         self.queue = MemoryQueue()
         self.conversations = []
         self._left: list[str] = []
+        self._closed: set[SMTPFactory] = set()
         self._asked: list[Deferred[Any]] = []
         self._works: list[tuple[str, Work[Any]]] = []
         self._scopes: list[Scope] = []
@@ -499,18 +500,19 @@ class ComponentTestCase(TestCase):
         for other in self.conversations:
             if other.factory is factory:
                 other.lose()
-        if factory.stopping:
+        if factory in self._closed:
             return
-        stopped = Deferred.fromCoroutine(factory.stop())
-        self.clock.advance(0)
-        if not stopped.called:
-            stopped.addTimeout(self.patience, _reactor())
-        try:
-            await stopped
-        except TimeoutError:
-            self._left.append(
-                f"a notice or a stop() that does not end in {factory.generation.chain}"
-            )
+        self._closed.add(factory)
+        if not factory.stopping:
+            stopped = Deferred.fromCoroutine(factory.stop())
+            self.clock.advance(0)
+            if not stopped.called:
+                stopped.addTimeout(self.patience, _reactor())
+            try:
+                await stopped
+            except TimeoutError:
+                chain = factory.generation.chain
+                self._left.append(f"a notice or a stop() that does not end in {chain}")
         factory.doStop()
 
     async def _tidy(self) -> None:

@@ -1,0 +1,1 @@
+"""Tests of the server: protocol, factory, and what stands at their edges."""
