@@ -346,6 +346,7 @@ class SMTPProtocol:
         self._waiting = None
         if self._ended:
             return
+        self.active = self.factory.now  # the client could not say anything meanwhile
         try:
             if finish is not None:
                 finish(self, answer, *context)
