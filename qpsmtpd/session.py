@@ -79,6 +79,8 @@ class Session(_Noted):
     :ivar capabilities: Keywords for the EHLO reply; components add theirs at ``ehlo``.
     :ivar tls: How the session is encrypted; ``None`` while it is not.
     :ivar tls_context: What STARTTLS is answered with; STARTTLS is offered once it is set.
+    :ivar tls_implicit: Whether the client begins with TLS, before the greeting (RFC 8314, 3.3);
+        what sets it, and ``tls_context``, sets it at ``pre_connection``.
     :ivar relay_client: Whether the client may send to any domain.
     :ivar auth_user: Who has authenticated; ``None`` for nobody.
     :ivar auth_mechanism: With which mechanism, in upper case.
@@ -106,6 +108,7 @@ class Session(_Noted):
         "remote_port",
         "tls",
         "tls_context",
+        "tls_implicit",
         "transaction",
     )
 
@@ -129,6 +132,7 @@ class Session(_Noted):
         self.capabilities: tuple[str, ...] = ()
         self.tls: TLSState | None = None
         self.tls_context: object | None = None
+        self.tls_implicit = False
         self.relay_client = False
         self.auth_user: str | None = None
         self.auth_mechanism: str | None = None

@@ -58,7 +58,7 @@ from qpsmtpd.verdicts import OK, Kind, Verdict
 if TYPE_CHECKING:
     from qpsmtpd.server.factory import Generation, SMTPFactory
 
-__all__ = ["SMTPProtocol"]
+__all__ = ["SMTPProtocol", "judged"]
 
 log: Final = Logger()
 
@@ -99,6 +99,7 @@ class SMTPProtocol:
     :ivar session: What components see of it.
     :ivar generation: The configuration it runs on.
     :ivar active: When the client was last heard of, by the factory's coarse clock.
+    :ivar early: What the client said before the session began, behind a PROXY header.
     """
 
     __slots__ = (
@@ -109,11 +110,14 @@ class SMTPProtocol:
         "_machine",
         "_paused",
         "_refused",
+        "_relayed",
         "_running",
+        "_secured",
         "_send",
         "_waiting",
         "active",
         "chain",
+        "early",
         "factory",
         "generation",
         "session",
@@ -125,6 +129,7 @@ class SMTPProtocol:
         self.session = session
         self.chain: Chain = generation.chain
         self.active = factory.now
+        self.early = b""
         self.transport: Any = None
         self.generation = generation
         self._machine = generation.machine()
@@ -134,6 +139,10 @@ class SMTPProtocol:
         self._exchange: Any = None
         self._refused: Reply | None = None
         self._content_began = 0.0
+        #: Whether the client might relay before it authenticated.
+        self._relayed = False
+        #: What follows the TLS handshake under way; ``None`` while there is none.
+        self._secured: Callable[[SMTPProtocol], None] | None = None
         #: Whether the client does not read its replies.
         self._clogged = False
         #: Whether what the client sends is left unread.
@@ -145,8 +154,14 @@ class SMTPProtocol:
 
     def makeConnection(self, transport: Any) -> None:
         self.transport = transport
+        session = self.session
+        if not session.local_port:
+            here = transport.getHost()
+            session.local_ip = getattr(here, "host", "")
+            session.local_port = getattr(here, "port", 0)
         if ISSLTransport.providedBy(transport):
-            return  # the handshake comes first
+            self._secured = SMTPProtocol.connectionMade  # the handshake comes first
+            return
         if ITCPTransport.providedBy(transport):
             # Replies go out at once on the socket; only what does not fit waits for the
             # reactor. That halves the CPU time of a message, see docs/explanation/speed.md.
@@ -158,17 +173,22 @@ class SMTPProtocol:
         if self._send is None:
             self.transport.registerProducer(self, True)
         ask = self.chain.pre_connection
-        self._then(ask(self.session) if ask is not None else None, _pre_connected)
+        answer = ask(self.session) if ask is not None else None
+        if answer.__class__ is Deferred:
+            # What comes next may be a TLS handshake, which is not for the machine.
+            self._paused = True
+            self.transport.pauseProducing()
+        self._then(answer, _pre_connected)
         self._advance()
 
     def handshakeCompleted(self) -> None:
-        began = self.session.tls_context is not None
+        secured, self._secured = self._secured, None
         connection = self.transport.getHandle()
         self.session.tls = TLSState(
             connection.get_protocol_version_name(), connection.get_cipher_name() or "unknown"
         )
-        if not began:
-            self.connectionMade()
+        if secured is not None and not self._ended:
+            secured(self)
 
     def dataReceived(self, data: bytes) -> None:
         machine = self._machine
@@ -181,6 +201,13 @@ class SMTPProtocol:
             self.transport.pauseProducing()
 
     def connectionLost(self, reason: Failure) -> None:
+        if self._secured is not None:
+            log.info(
+                "TLS handshake with {ip} failed in session {session}: {reason}",
+                ip=self.session.remote_ip,
+                session=self.session.id,
+                reason=reason.getErrorMessage(),
+            )
         self._end()
         self.factory.forget(self)
 
@@ -457,7 +484,21 @@ def _pre_connected(self: SMTPProtocol, verdict: Verdict | None) -> None:
     if verdict is not None and verdict.kind is not Kind.OK:
         self._refuse("pre_connection", verdict)
         self._machine.close()
-        return
+    elif self.session.tls_implicit and self.session.tls is None:
+        _start_tls(self, _connect_secured)
+    else:
+        _connect(self)
+
+
+def _connect_secured(self: SMTPProtocol) -> None:
+    _connect(self)
+    self._advance()
+
+
+def _connect(self: SMTPProtocol) -> None:
+    if self.early:
+        self._machine.receive(self.early)
+        self.early = b""
     ask = self.chain.connect
     self._then(ask(self.session) if ask is not None else None, _connected)
 
@@ -697,19 +738,20 @@ def _content_end(self: SMTPProtocol, event: ContentEnd) -> None:
         return
     transaction = self.session.transaction
     assert transaction is not None
-    answer = settle(_judged(self, transaction))
+    answer = settle(judged(self.chain, transaction, self.generation.settings.me))
     if answer.__class__ is Deferred:
         self._then(answer, _message_decided, transaction)
     else:
         _message_decided(self, answer, transaction)
 
 
-async def _judged(self: SMTPProtocol, transaction: Transaction) -> tuple[str, Verdict | None]:
+async def judged(chain: Chain, transaction: Transaction, me: str) -> tuple[str, Verdict | None]:
     """Ask everybody about a complete message.
+
+    :param me: The server's name.
 
     :returns: The hook that decided, and its verdict.
     """
-    chain = self.chain
     message = transaction.message
     assert message is not None
     if chain.data_post_headers is not None:
@@ -718,9 +760,9 @@ async def _judged(self: SMTPProtocol, transaction: Transaction) -> tuple[str, Ve
             await told
     line = None
     if chain.received_line is not None:
-        line = await _written_line(self, transaction)
+        line = await _written_line(chain.received_line, transaction)
     if line is None:
-        message.prepend_field(received(transaction, self.generation.settings.me))
+        message.prepend_field(received(transaction, me))
     else:
         message.prepend("Received", line)
     for hook, ask in (("data_post", chain.data_post), ("queue_pre", chain.queue_pre)):
@@ -738,10 +780,8 @@ async def _judged(self: SMTPProtocol, transaction: Transaction) -> tuple[str, Ve
     return "queue", verdict
 
 
-async def _written_line(self: SMTPProtocol, transaction: Transaction) -> str | None:
+async def _written_line(ask: Ask, transaction: Transaction) -> str | None:
     """The Received field that a component writes."""
-    ask = self.chain.received_line
-    assert ask is not None
     line = ask(
         transaction,
         protocol_name(transaction),
@@ -879,13 +919,32 @@ def _starttls(self: SMTPProtocol, command: Starttls) -> None:
     self._write(self._machine.outgoing())
     # What was said in clear is forgotten (RFC 3207, 4.2).
     session.hello = session.hello_host = ""
-    session.auth_user = session.auth_mechanism = None
+    if session.auth_user is not None:
+        session.auth_user = session.auth_mechanism = None
+        session.relay_client = self._relayed
+    _start_tls(self, _nothing)
+
+
+def _start_tls(self: SMTPProtocol, secured: Callable[[SMTPProtocol], None]) -> None:
+    """Begin a TLS handshake; whatever the client says from now on is part of it.
+
+    :param secured: Called when it has succeeded. When it fails, the connection closes.
+    """
     if self._send is None:
         self.transport.unregisterProducer()
     self._send = None
-    self._clogged = self._paused = False
-    self.transport.startTLS(session.tls_context)
+    self._secured = secured
+    self._clogged = False
+    self._resume()
+    self.transport.startTLS(self.session.tls_context)
     self.transport.registerProducer(self, True)
+    if self.early:
+        early, self.early = self.early, b""
+        self.transport.protocol.dataReceived(early)
+
+
+def _nothing(self: SMTPProtocol) -> None:
+    pass  # the client speaks next
 
 
 # AUTH (RFC 4954).
@@ -965,6 +1024,7 @@ def _auth_decided(self: SMTPProtocol, verdict: Verdict | None, credentials: Cred
     if verdict is not None and verdict.kind is Kind.OK:
         session.auth_user = credentials.user
         session.auth_mechanism = mechanism
+        self._relayed = session.relay_client
         session.relay_client = True
         if session.note("naughty"):
             session.notes.pop("naughty")
