@@ -23,6 +23,7 @@ from zope.interface import implementer
 from qpsmtpd import __version__
 from qpsmtpd.chain import Chain
 from qpsmtpd.server.protocol import SMTPProtocol
+from qpsmtpd.server.proxy import ProxyFrom, ProxyProtocol, Trusted
 from qpsmtpd.session import Session
 from qpsmtpd.settings import Settings
 from qpsmtpd.smtp.extensions import Extensions
@@ -148,6 +149,7 @@ class SMTPFactory:
     :ivar now: The time by the reactor's clock, as of the last tick.
     :ivar generation: What new sessions run on.
     :ivar stopping: Whether new connections are turned away because the server stops.
+    :ivar expected: Connections of load balancers that have not said who the client is.
     """
 
     noisy = False
@@ -157,12 +159,17 @@ class SMTPFactory:
         components: Chain | Iterable[object],
         settings: Settings | None = None,
         clock: IReactorTime | None = None,
+        *,
+        proxy_from: ProxyFrom = (),
     ) -> None:
         """Make a factory.
 
         :param components: A chain, or the components of one.
         :param settings: The engine's settings; the defaults are good for a start.
         :param clock: The reactor, or a ``task.Clock`` in tests.
+        :param proxy_from: Networks (of :mod:`ipaddress`) of load balancers: connections from
+            there begin with a PROXY header, and all others with none. ``"unix"`` in it
+            means connections on UNIX sockets.
         """
         if clock is None:
             from twisted.internet import reactor
@@ -175,7 +182,9 @@ class SMTPFactory:
         self.generation = Generation(components, settings)
         self.now = clock.seconds()
         self.protocols: set[SMTPProtocol] = set()
+        self.expected: set[ProxyProtocol] = set()
         self.stopping = False
+        self._proxies = Trusted(proxy_from)
         self._ports = 0
         self._addresses: dict[str, int] = {}
         self._finishing: set[Deferred[Any]] = set()
@@ -201,25 +210,44 @@ class SMTPFactory:
     def buildProtocol(self, addr: Any) -> Any:
         """Make a session of a connection, or turn the client away."""
         ip = getattr(addr, "host", "") or ""
+        if self._proxies and ip in self._proxies:
+            return self._turn_away() or ProxyProtocol(self, addr)
+        return self.session(ip, getattr(addr, "port", 0) or 0)
+
+    def session(self, ip: str, port: int, local_ip: str = "", local_port: int = 0) -> Any:
+        """Make a session for a client, or what turns it away.
+
+        :param ip: The client's address; empty for a UNIX socket.
+        :param port: The client's port.
+        :param local_ip: The address it connected to, where that is not the transport's.
+        :param local_port: The port it connected to.
+        """
+        turned_away = self._turn_away()
+        if turned_away is not None:
+            return turned_away
         generation = self.generation
         settings = generation.settings
-        if self.stopping:
-            return _TurnedAway(_STOPPING)
-        if len(self.protocols) >= settings.connections > 0:
-            log.warn("Too many connections: {count}", count=len(self.protocols))
-            return _TurnedAway(_TOO_MANY)
         addresses = self._addresses
         count = addresses.get(ip, 0) + 1
         if ip and count > settings.connections_per_address > 0:
             log.warn("Too many connections from {ip}: {count}", ip=ip, count=count)
             return _TurnedAway(_TOO_MANY_FROM_YOU)
         addresses[ip] = count
-        session = Session(ip, getattr(addr, "port", 0) or 0)
+        session = Session(ip, port, local_ip, local_port)
         session.connections = count
         generation.sessions += 1
         protocol = SMTPProtocol(self, generation, session)
         self.protocols.add(protocol)
         return protocol
+
+    def _turn_away(self) -> _TurnedAway | None:
+        if self.stopping:
+            return _TurnedAway(_STOPPING)
+        count = len(self.protocols) + len(self.expected)
+        if count >= self.generation.settings.connections > 0:
+            log.warn("Too many connections: {count}", count=count)
+            return _TurnedAway(_TOO_MANY)
+        return None
 
     # What protocols call.
 
@@ -288,6 +316,8 @@ class SMTPFactory:
         :param grace: Seconds that messages on their way are given.
         """
         self.stopping = True
+        for expected in list(self.expected):
+            expected.transport.abortConnection()
         for protocol in list(self.protocols):
             protocol.shut_down()
         if self.protocols:
