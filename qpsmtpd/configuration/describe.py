@@ -1,3 +1,4 @@
+# -*- test-case-name: tests.configuration.test_describe -*-
 """A plugin's settings as text, for ``python -m qpsmtpd plugins`` and the documentation."""
 
 from __future__ import annotations

@@ -11,11 +11,8 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Final
-
-from twisted.plugin import IPlugin
 
 import qpsmtpd.plugins
 from qpsmtpd.component import PluginMaker
@@ -47,29 +44,37 @@ def find(name: str) -> PluginMaker:
 
     :raises DiscoveryError: If there is none.
     """
-    parts = name.split("/")
-    if not all(_PART.fullmatch(part) for part in parts):
+    if not all(_PART.fullmatch(part) for part in name.split("/")):
         raise DiscoveryError(f"{name} is no plugin's name")
-    module = ".".join(["qpsmtpd.plugins", *(part.replace("-", "_") for part in parts)])
+    module = _module(name)
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and (module == error.name or module.startswith(error.name + ".")):
-            where = ", ".join(qpsmtpd.plugins.__path__)
+            where = ", ".join(filter(os.path.isdir, qpsmtpd.plugins.__path__))
             raise DiscoveryError(f"plugin {name} not found in {where}") from None
         raise DiscoveryError(
             f"plugin {name} needs the Python module {error.name}, which is not installed"
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DiscoveryError(f"plugin {name} cannot be imported: {error!r}") from error
     for value in vars(found).values():
-        if isinstance(value, PluginMaker) and IPlugin.providedBy(value) and value.name == name:
+        if isinstance(value, PluginMaker) and _module(value.name) == module:
             return value
     raise DiscoveryError(f"{found.__file__} has no PluginMaker for {name}")
 
 
+def _module(name: str) -> str:
+    """The module of a plugin. No module's name has hyphens."""
+    return ".".join(["qpsmtpd.plugins", *name.replace("-", "_").split("/")])
+
+
 def names() -> list[str]:
-    """The names of all plugins that can be found, sorted. Imports none of them."""
+    """The names of all plugins that can be found, sorted. Imports none of them.
+
+    They are those of the modules, with underscores where the maker's name may have hyphens;
+    :func:`find` takes either.
+    """
     return sorted(set(_names(qpsmtpd.plugins.__path__)))
 
 
@@ -84,13 +89,4 @@ def _names(folders: Iterable[str], prefix: str = "") -> Iterator[str]:
             if entry.is_dir() and _PART.fullmatch(entry.name) and entry.name != "__pycache__":
                 yield from _names([entry.path], f"{prefix}{entry.name}/")
             elif ending == ".py" and _PART.fullmatch(stem) and not stem.startswith("_"):
-                yield _configured(prefix + stem)
-
-
-def _configured(path: str) -> str:
-    """A module's path as the ``plugins`` file has it: hyphens are underscores in modules."""
-    module = sys.modules.get("qpsmtpd.plugins." + path.replace("/", "."))
-    for value in vars(module).values() if module is not None else ():
-        if isinstance(value, PluginMaker):
-            return str(value.name)
-    return path
+                yield prefix + stem

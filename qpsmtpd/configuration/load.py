@@ -90,7 +90,7 @@ def load(
         links = read_links(files, services)
     except ConfigurationErrors as several:
         errors.extend(several)
-    if errors:
-        raise ConfigurationErrors(errors)
+    if errors:  # several may read the same file, and one word about each is enough
+        raise ConfigurationErrors({str(error): error for error in errors}.values())
     chain = Chain(links, clock=clock, time_limit=settings.limits.component_time)
     return Configuration(chain, settings, level, files)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from zope.interface.interface import InterfaceClass
@@ -14,7 +14,7 @@ from qpsmtpd.configuration import discovery
 from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
 from qpsmtpd.configuration.files import ControlFiles, Line
 from qpsmtpd.configuration.lines import PluginLine
-from qpsmtpd.configuration.values import choice, path, seconds
+from qpsmtpd.configuration.values import choice, path, seconds, yes_no
 
 __all__ = ["COMMON_ARGUMENTS", "Services", "read_links"]
 
@@ -92,34 +92,53 @@ def _settings(
     settings: dict[str, Any] = {}
     fields: dict[str, str] = {}
     arguments: list[Argument] = []
+    errors: list[ConfigurationError] = []
     for field, declared in declarations(maker.component):
         match declared:
             case Argument():
                 arguments.append(declared)
                 fields[declared.name] = field
             case ControlFile():
-                settings[field] = _control_file(declared, files)
+                settings[field] = _control_file(declared, files, errors)
             case Service():
                 try:
                     settings[field] = services(declared.interface)
                 except KeyError:
                     name = declared.interface.__name__
-                    raise line.error(f"a server that offers {name} to {plugin.title}") from None
-    given = _arguments(arguments, plugin, line)
-    common = {name: value for name, value in given.items() if name in COMMON_ARGUMENTS}
-    for name, value in given.items():
-        if name in fields:
-            settings[fields[name]] = value
+                    errors.append(line.error(f"a server that offers {name} to {plugin.title}"))
+    common: dict[str, Any] = {}
+    try:
+        for name, value in _arguments(arguments, plugin, line).items():
+            if name in fields:
+                settings[fields[name]] = value
+            else:
+                common[name] = value
+    except ConfigurationError as error:
+        errors.append(error)
+    if errors:
+        raise ConfigurationErrors(errors)
     return settings, common
 
 
-def _control_file(declared: ControlFile, files: ControlFiles) -> Any:
-    lines = files.lines(declared.name)
+def _control_file(
+    declared: ControlFile, files: ControlFiles, errors: list[ConfigurationError]
+) -> Any:
+    try:
+        lines = files.lines(declared.name)
+    except ConfigurationError as error:
+        errors.append(error)
+        return declared.default
     if not lines:
         return declared.default
+    values = []
+    for line in lines[:1] if declared.first else lines:
+        try:
+            values.append(_line_value(declared, line))
+        except ConfigurationError as error:
+            errors.append(error)
     if declared.first:
-        return _line_value(declared, lines[0])
-    return tuple(_line_value(declared, line) for line in lines)
+        return next(iter(values), declared.default)
+    return tuple(values)
 
 
 def _line_value(declared: ControlFile, line: Line) -> Any:
@@ -132,21 +151,18 @@ def _line_value(declared: ControlFile, line: Line) -> Any:
 def _arguments(declared: list[Argument], plugin: PluginLine, line: Line) -> dict[str, Any]:
     """Read the words of a line: ``name value``, ``name=value``, flags, and words by position."""
     known = {**COMMON_ARGUMENTS, **{argument.name: argument for argument in declared}}
-    positional = iter([argument for argument in declared if argument.positional])
     given: dict[str, Any] = {}
     words = iter(plugin.arguments)
     for word in words:
         name, equals, value = word.partition("=")
         argument = known.get(name if equals else word)
         if argument is None:
-            argument = next(positional, None)
+            argument = _next_by_position(declared, given)
             if argument is None:
                 raise line.error(_expected(plugin, known), word)
             value = word
-            if argument.many and argument.name not in given:
-                positional = iter([argument, *positional])
         elif argument.flag:
-            given[argument.name] = True
+            given[argument.name] = _flag(argument, value, line) if equals else True
             continue
         elif not equals:
             found = next(words, None)
@@ -156,7 +172,6 @@ def _arguments(declared: list[Argument], plugin: PluginLine, line: Line) -> dict
         converted = _converted(argument, value, line)
         if argument.many:
             converted = (*given.get(argument.name, ()), converted)
-            positional = _again(argument, positional)
         given[argument.name] = converted
     missing = [each.name for each in declared if each.required and each.name not in given]
     if missing:
@@ -164,10 +179,19 @@ def _arguments(declared: list[Argument], plugin: PluginLine, line: Line) -> dict
     return given
 
 
-def _again(argument: Argument, positional: Iterator[Argument]) -> Iterator[Argument]:
-    """An argument that may come several times takes further words by position."""
-    rest = [each for each in positional if each is not argument]
-    return iter([argument, *rest] if argument.positional else rest)
+def _next_by_position(declared: list[Argument], given: Mapping[str, Any]) -> Argument | None:
+    """What a word without a name is: the first that has no value yet, or may have several."""
+    for argument in declared:
+        if argument.positional and (argument.many or argument.name not in given):
+            return argument
+    return None
+
+
+def _flag(argument: Argument, value: str, line: Line) -> bool:
+    try:
+        return yes_no(value)
+    except ValueError as error:
+        raise line.error(f"{error} for {argument.name}", value) from None
 
 
 def _converted(argument: Argument, value: str, line: Line) -> Any:

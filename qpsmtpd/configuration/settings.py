@@ -10,7 +10,16 @@ from typing import Any, Final, TypeVar
 
 from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
 from qpsmtpd.configuration.files import ControlFiles, Line
-from qpsmtpd.configuration.values import choice, integer, path, seconds, size, text, yes_no
+from qpsmtpd.configuration.values import (
+    choice,
+    converter,
+    integer,
+    path,
+    seconds,
+    size,
+    text,
+    yes_no,
+)
 from qpsmtpd.settings import Settings
 from qpsmtpd.smtp.extensions import Extensions
 from qpsmtpd.smtp.limits import BareNewlines, Limits
@@ -23,6 +32,7 @@ T = TypeVar("T")
 ENGINE_FILES: Final[Mapping[str, str]] = {
     "me": "The server's name, in the banner and in Received; the host's name if absent.",
     "smtpgreeting": "Text of the banner; hides the version.",
+    "logging": "Components that log, one on a line as in plugins; they come before those.",
     "plugins": "The components, one on a line, in the order in which they are asked.",
     "plugin_dirs": "Folders that are searched for plugins before the bundled ones.",
     "databytes": "Octets of the largest message; 0 is no limit. DATABYTES in the environment wins.",
@@ -38,9 +48,18 @@ ENGINE_FILES: Final[Mapping[str, str]] = {
 
 _BARE: Final = choice(*(policy.value for policy in BareNewlines))
 
+
+@converter("a number of octets above 0, or a number with k, M or G as in 2k")
+def _some_octets(text: str) -> int:
+    found = size(text)
+    if not found:
+        raise ValueError(text)
+    return found
+
+
 _NUMBERS: Final[Mapping[str, Callable[[str], Any]]] = {
-    "command_line": size,
-    "auth_line": size,
+    "command_line": _some_octets,
+    "auth_line": _some_octets,
     "text_line": size,
     "header_size": size,
     "recipients": integer,
@@ -78,7 +97,8 @@ def read_settings(files: ControlFiles, environ: Mapping[str, str]) -> Settings:
     limits: dict[str, Any] = {}
     connections: dict[str, Any] = {}
     for line in reader.lines("limits"):
-        name, _, value = line.text.partition(" ")
+        name, *rest = line.text.split(None, 1)
+        value = "".join(rest)
         if name in _CONNECTIONS:
             connections[name] = reader.value(line, integer, value)
         elif name in _NUMBERS:
@@ -87,8 +107,8 @@ def read_settings(files: ControlFiles, environ: Mapping[str, str]) -> Settings:
             known = ", ".join(sorted([*_NUMBERS, *_CONNECTIONS]))
             reader.errors.append(line.error(f"the name of a limit: {known}"))
     databytes = reader.first("databytes", size)
-    if environ.get("DATABYTES", "").isdigit():
-        databytes = int(environ["DATABYTES"])
+    if environ.get("DATABYTES"):
+        databytes = reader.variable("DATABYTES", size, environ)
     if databytes is not None:
         limits["message_size"] = databytes
     timeout = reader.first("timeoutsmtpd", seconds) or reader.first("timeout", seconds)
@@ -140,6 +160,15 @@ class _Reader:
     def first(self, name: str, converter: Callable[[str], T]) -> T | None:
         lines = self.lines(name)
         return self.value(lines[0], converter, lines[0].text) if lines else None
+
+    def variable(
+        self, name: str, converter: Callable[[str], T], environ: Mapping[str, str]
+    ) -> T | None:
+        try:
+            return converter(environ[name])
+        except ValueError as error:
+            self.errors.append(ConfigurationError(f"{name}={environ[name]}", str(error)))
+            return None
 
     def value(self, line: Line, converter: Callable[[str], T], found: str) -> Any:
         try:
