@@ -1,0 +1,75 @@
+# -*- test-case-name: tests.test_networks -*-
+"""Which of many networks an address is in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from socket import AF_INET, AF_INET6, inet_pton
+from typing import Final, Generic, TypeAlias, TypeVar
+
+__all__ = ["Network", "NetworkTable"]
+
+Network: TypeAlias = IPv4Network | IPv6Network
+
+T = TypeVar("T")
+
+#: How addresses of IPv4 begin where a socket takes both protocols (RFC 4291, 2.5.5.2).
+_MAPPED: Final = bytes(10) + b"\xff\xff"
+
+#: For each length of prefix, how far an address is shifted; then what is found there.
+_Sizes: TypeAlias = dict[int, dict[int, tuple[int, T]]]
+
+
+class NetworkTable(Generic[T]):
+    """A mapping from networks to values.
+
+    One look-up for each length of prefix that occurs, however many networks there are.
+    """
+
+    __slots__ = ("_ipv4", "_ipv6")
+
+    def __init__(self, entries: Iterable[tuple[Network, T]]) -> None:
+        """Take networks in the order in which they count."""
+        self._ipv4: _Sizes[T] = {}
+        self._ipv6: _Sizes[T] = {}
+        for place, (network, value) in enumerate(entries):
+            network = _unmapped(network)
+            sizes = self._ipv4 if network.version == 4 else self._ipv6
+            shift = network.max_prefixlen - network.prefixlen
+            found = sizes.setdefault(shift, {})
+            found.setdefault(int(network.network_address) >> shift, (place, value))
+
+    def __bool__(self) -> bool:
+        return bool(self._ipv4 or self._ipv6)
+
+    def find(self, ip: str) -> T | None:
+        """The value of the first network that an address is in; ``None`` if it is in none.
+
+        :param ip: As ``Session.remote_ip`` has it: ``""`` is in no network.
+        """
+        if not ip or not (self._ipv4 or self._ipv6):
+            return None
+        sizes = self._ipv4
+        if ":" in ip:
+            octets = inet_pton(AF_INET6, ip.partition("%")[0])
+            if octets.startswith(_MAPPED):
+                octets = octets[12:]
+            else:
+                sizes = self._ipv6
+        else:
+            octets = inet_pton(AF_INET, ip)
+        number = int.from_bytes(octets, "big")
+        first: tuple[int, T] | None = None
+        for shift, networks in sizes.items():
+            found = networks.get(number >> shift)
+            if found is not None and (first is None or found[0] < first[0]):
+                first = found
+        return None if first is None else first[1]
+
+
+def _unmapped(network: Network) -> Network:
+    address = network.network_address
+    if isinstance(address, IPv6Address) and address.ipv4_mapped and network.prefixlen >= 96:
+        return IPv4Network((address.ipv4_mapped, network.prefixlen - 96))
+    return network
