@@ -1,0 +1,129 @@
+# -*- test-case-name: tests.plugins.test_relay -*-
+"""Let clients relay by their address, and no others if one likes.
+
+A client that may relay can send to any domain, and most plugins that test clients and
+messages pass over it::
+
+    relay
+    relay only 1
+
+Control files, each line an address, a network, or the first octets of addresses with a dot or
+colon at the end::
+
+    192.0.2.25
+    198.51.100.0/24
+    10.20.
+    2001:db8:7:
+
+``relayclients``
+    Who may relay.
+``norelayclients``
+    Who may not, whatever else says so.
+
+``::1`` may relay also without these files. If the environment variable ``RELAYCLIENT`` is set
+when the server starts, everybody may. Without the dot ``10.20`` is an error.
+
+Arguments:
+
+``only``
+    ``1`` refuses every recipient of a client that may not relay with ``550 5.7.1``, and accepts
+    every one of a client that may. The plugins behind this one are then not asked about
+    recipients. Users who have authenticated may relay.
+
+This is asked when a client connects, so list it before plugins that test at that moment. The
+database ``morerelayclients.cdb`` of the Perl qpsmtpd is not read: put its keys into
+``relayclients``, which stays quick however long it is. There the first and the last address
+of a network did not belong to it, and ``norelayclients`` had no networks.
+"""
+
+from __future__ import annotations
+
+import os
+from ipaddress import IPv6Address
+from typing import Final
+
+from zope.interface import alsoProvides, implementer
+
+from qpsmtpd import policy
+from qpsmtpd.component import PluginMaker, argument, component, control_file, state
+from qpsmtpd.configuration.values import ConversionError, converter, ip_network, yes_no
+from qpsmtpd.interfaces import IConnect, IRcpt
+from qpsmtpd.networks import Network, NetworkTable
+from qpsmtpd.session import Session, Transaction
+from qpsmtpd.smtp.address import Address
+from qpsmtpd.verdicts import OK, Verdict, deny
+
+_NAME: Final = "relay"
+_LOCALHOST: Final = "::1"
+
+
+@converter("an address, a network, or the first octets of addresses as in 192.0.2.")
+def clients(text: str) -> Network:
+    """Take a line of ``relayclients`` or ``norelayclients``."""
+    try:
+        if text.endswith(".") and text.count(".") <= 3:
+            octets = text.count(".")
+            return ip_network(f"{text}{'.'.join('0' * (4 - octets))}/{8 * octets}")
+        if ":" in text and "/" not in text and not _is_ipv6(text):
+            groups = text.removesuffix(":").split(":")
+            return ip_network(f"{':'.join(groups)}::/{16 * len(groups)}")
+        return ip_network(text)
+    except ValueError as error:
+        raise ConversionError(str(error.__cause__)) from None
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+@implementer(IConnect)
+@component
+class Relay:
+    """Looks a client up once, when it connects."""
+
+    only: bool = argument(yes_no, default=False, help="1 refuses whoever may not relay")
+    relayclients: tuple[Network, ...] = control_file(
+        "relayclients", clients, default=(), help="clients that may relay"
+    )
+    norelayclients: tuple[Network, ...] = control_file(
+        "norelayclients", clients, default=(), help="clients that may not, whatever else says so"
+    )
+    _may: NetworkTable[Network] = state(lambda: NetworkTable(()))
+    _may_not: NetworkTable[Network] = state(lambda: NetworkTable(()))
+    _everybody: bool = state(lambda: "RELAYCLIENT" in os.environ)
+
+    def __post_init__(self) -> None:
+        self._may = NetworkTable((each, each) for each in self.relayclients)
+        self._may_not = NetworkTable((each, each) for each in self.norelayclients)
+        if self.only:
+            alsoProvides(self, IRcpt)
+
+    def connect(self, session: Session) -> None:
+        ip = session.remote_ip
+        if self._may_not.find(ip) is not None:
+            session.relay_client = False
+            policy.report(session, _NAME, "fail, disabled by norelayclients")
+        elif self._everybody:
+            session.relay_client = True
+            policy.report(session, _NAME, "pass, enabled by env")
+        elif (found := self._may.find(ip)) is not None:
+            session.relay_client = True
+            policy.report(session, _NAME, f"pass, match in relayclients ({found})")
+        elif ip == _LOCALHOST:
+            session.relay_client = True
+            policy.report(session, _NAME, f"pass, octet matched localhost ({ip})")
+        else:
+            policy.report(session, _NAME, "skip, no match")
+
+    def rcpt(self, transaction: Transaction, recipient: Address) -> Verdict:
+        if transaction.session.relay_client:
+            return OK
+        policy.report(transaction, _NAME, "fail, no relay client")
+        return deny("Relaying denied: this server takes mail from known clients only", "5.7.1")
+
+
+maker = PluginMaker(_NAME, Relay)
