@@ -90,6 +90,16 @@ class DotSplitTests(SynchronousTestCase):
             self.assertTrue(ended)
             self.assertEqual((content, rest), expected(octets))
 
+    def test_all_short_contents(self) -> None:
+        """What the two steps of the RFC give is given for all contents short enough to try."""
+        for length in range(7):
+            for octets in map(b"".join, product((b"\r", b"\n", b".", b"a"), repeat=length)):
+                found = expected(octets + END_OF_DATA)
+                assert found is not None
+                for size in (length + 5, 3, 2, 1):
+                    content, rest, ended = unstuffed(list(cut(octets + END_OF_DATA, size)))
+                    self.assertEqual((content, rest, ended), (*found, True), (octets, size))
+
     def test_nothing_else_ends_content(self) -> None:
         """Of all lines with a lone dot only CR LF . CR LF ends content, in any segmentation."""
         newlines = (b"\r\n", b"\n", b"\r", b"\r\r\n", b"\n\r", b"\r\r", b"\r\x00\n", b"")
@@ -104,15 +114,15 @@ class DotSplitTests(SynchronousTestCase):
 class ContentCheckTests(SynchronousTestCase):
     def take(self, octets: bytes, limits: Limits, binary: bool = False) -> tuple[bytes, int]:
         """Check octets, however they are cut; what is stored, and the code of the refusal."""
-        found = []
-        for size in (len(octets) or 1, 5, 1):
+        found = set()
+        for size, late_end in product((len(octets) or 1, 3, 2, 1), (False, True)):
             check = ContentCheck(limits, binary)
-            kept = b"".join(
-                [*(check.take(part) for part in cut(octets, size)), check.take(b"", True)]
-            )
-            found.append((kept, check.refusal.code if check.refusal is not None else 0))
-        self.assertEqual(found[1:], found[:1] * 2, octets)
-        return found[0]
+            parts = list(cut(octets, size)) + [b""] * (late_end or not octets)
+            last = len(parts) - 1
+            kept = b"".join(check.take(part, at == last) for at, part in enumerate(parts))
+            found.add((kept, check.refusal.code if check.refusal is not None else 0))
+        self.assertEqual(len(found), 1, (octets, found))
+        return found.pop()
 
     def test_no_limits(self) -> None:
         """Without limits everything is kept."""
@@ -146,6 +156,18 @@ class ContentCheckTests(SynchronousTestCase):
             (b"\n.\n", b"\r\n.\r\n"),
         ):
             self.assertEqual(self.take(octets, limits), (replaced, 0), octets)
+
+    def test_all_short_contents(self) -> None:
+        """There is no run of newlines, short enough to try them all, that gets through."""
+        reject = replace(OPEN, bare_newlines=BareNewlines.REJECT)
+        exchange = replace(OPEN, bare_newlines=BareNewlines.REPLACE)
+        for length in range(7):
+            for octets in map(b"".join, product((b"\r", b"\n", b"a"), repeat=length)):
+                bare = re.search(rb"\r(?!\n)|(?<!\r)\n", octets)
+                good = (octets, 0) if bare is None else (octets[: bare.start()], 550)
+                self.assertEqual(self.take(octets, reject), good, octets)
+                replaced = re.sub(rb"\r\n|\r|\n", b"\r\n", octets)
+                self.assertEqual(self.take(octets, exchange), (replaced, 0), octets)
 
     def test_replaced_newlines_count(self) -> None:
         """The size is that of what is stored."""

@@ -320,6 +320,8 @@ class SmugglingTests(ConversationCase):
         self.assertEqual((good.content, good.events[-1]), (b"a\r\nb", ContentEnd()))
         for octets in (b"BDAT 2\r\na\rBDAT 1 LAST\r\nb", b"BDAT 2\r\na\rBDAT 0 LAST\r\n"):
             self.assertEqual(self.codes(begun + octets), [250, 250, 250, 250, 550])
+        for octets in (b"BDAT 2 LAST\r\n\n\r", b"BDAT 3 LAST\r\na\n\r", b"BDAT 1 LAST\r\n\r"):
+            self.assertEqual(self.codes(begun + octets), [250, 250, 250, 550])
         replaced = self.play(begun + b"BDAT 2\r\na\rBDAT 0 LAST\r\n", REPLACE)
         self.assertEqual(replaced.content, b"a\r\n")
 

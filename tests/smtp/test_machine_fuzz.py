@@ -240,10 +240,12 @@ class FuzzTests(SynchronousTestCase):
     ) -> None:
         """Each line is answered once, when it ends or is too long; content once, at its end."""
         session = FuzzConversation(limits, unparsed, seed)
+        line = 0  # octets of the line, and of the one in an AUTH exchange
+        answered = False  # the line that is too long
         for phase in phases:
+            if session.tls:
+                line = 0
             session.tls = False
-            line = 0  # octets of the line, and of the one in an AUTH exchange
-            answered = False  # the line that is too long
             for octet in cut(phase, 1):
                 if session.closed or session.tls:
                     break
