@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 
-from qpsmtpd.interfaces import HOOKS, Call, Hook, ILifecycle, IMiddleware
+from qpsmtpd.interfaces import HOOKS, Call, Hook, ILifecycle, IMiddleware, Proceed
 from qpsmtpd.scope import Scope
 from qpsmtpd.trace import Decision
 from qpsmtpd.verdicts import Verdict, defer
@@ -98,6 +98,10 @@ class Link:
             return False
         hooks = getattr(self.component, "hooks", None)
         return hook.name not in _TOLD if hooks is None else hook.name in hooks
+
+    def named(self, hook: Hook) -> bool:
+        """Whether it names the hook, and so is asked where nobody stands after it."""
+        return getattr(self.component, "hooks", None) is not None
 
     def answers(self, hook: Hook) -> bool:
         """Whether the component is asked at a hook."""
@@ -179,8 +183,9 @@ class Chain:
         for link in reversed(links):
             if link.wraps(hook):
                 rest = self._plain(hook, plain, rest)
-                rest = self._wrapped(hook, link, rest)
                 plain = []
+                if rest is not None or link.named(hook):
+                    rest = self._wrapped(hook, link, rest)
             else:
                 plain.insert(0, link)
         return self._plain(hook, plain, rest)
@@ -277,17 +282,29 @@ class Chain:
 
         def ask(*arguments: Any) -> Any:
             call = Call(hook.name, arguments)
+            heard: list[Any] = []  # what the rest of the chain has answered
+            given: list[Any] = []  # what the middleware has answered, if it did not fail
 
             async def proceed() -> Any:
-                if rest is None:
-                    return None
-                answer = rest(*call.arguments)
-                return await answer if isinstance(answer, Deferred) else answer
+                answer = rest(*call.arguments) if rest is not None else None
+                if isinstance(answer, Deferred):
+                    answer = await answer
+                heard.append(answer)
+                return answer
+
+            async def kept(call: Call, proceed: Proceed) -> Any:
+                answer = await middleware(call, proceed)
+                given.append(answer)
+                return answer
 
             async def wrapped() -> Any:
                 began = perf_counter()
-                answer = await self._answer(hook, link, arguments, middleware, (call, proceed), 0)
-                if isinstance(answer, Verdict) and answer.refuses:
+                answer = await self._answer(hook, link, arguments, kept, (call, proceed), 0)
+                if answer is None and given != [None]:
+                    # It failed and is passed over: the rest of the chain has its say.
+                    return heard[-1] if heard else await proceed()
+                if answer is not None and not (heard and heard[-1] is answer):
+                    self._report(hook, link, arguments, answer)
                     _record(hook, link, arguments, answer, began)
                 return answer
 
@@ -365,22 +382,29 @@ class Chain:
         waiting = _deferred(awaitable)
         if not limit or self._clock is None or (waiting.called and not waiting.paused):
             return waiting
+        outcome: Deferred[Any] = Deferred(lambda _: waiting.cancel())
         expired = False
 
         def expire() -> None:
             nonlocal expired
             expired = True
             waiting.cancel()
+            if not outcome.called:  # it goes on all the same; nobody waits for it
+                arrived(None)
 
-        def arrived(result: Any) -> Any:
+        def arrived(result: Any) -> None:
             if timer.active():
                 timer.cancel()
+            if outcome.called:
+                return
             if expired:
-                raise ComponentTimeoutError(f"no answer within {limit:g} seconds")
-            return result
+                outcome.errback(ComponentTimeoutError(f"no answer within {limit:g} seconds"))
+            else:
+                outcome.callback(result)
 
         timer = self._clock.callLater(limit, expire)
-        return waiting.addBoth(arrived)
+        waiting.addBoth(arrived)
+        return outcome
 
     def _fault(
         self, hook: Hook, link: Link, arguments: tuple[Any, ...], failure: Failure, began: float

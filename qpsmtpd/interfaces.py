@@ -637,7 +637,10 @@ Proceed: TypeAlias = Callable[[], Awaitable[Any]]
 class IMiddleware(Interface):
     """A component that wraps the rest of the chain, as in WSGI."""
 
-    hooks = Attribute("Names of the hooks it wraps, as a collection; ``None`` for every hook.")
+    hooks = Attribute(
+        "Names of the hooks it wraps, as a collection; ``None`` for every hook at which"
+        " a component stands after it."
+    )
 
     def __call__(call: Call, proceed: Proceed) -> Awaitable[Any]:
         """Answer a question, with or without asking the rest of the chain.
