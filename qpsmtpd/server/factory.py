@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from qpsmtpd import __version__
 from qpsmtpd.chain import Chain
+from qpsmtpd.server.hub import Hub
 from qpsmtpd.server.protocol import SMTPProtocol
 from qpsmtpd.server.proxy import ProxyFrom, ProxyProtocol, Trusted
 from qpsmtpd.session import Session
@@ -181,6 +182,8 @@ class SMTPFactory:
             components = Chain(components, clock=clock, time_limit=settings.limits.component_time)
         self.generation = Generation(components, settings)
         self.now = clock.seconds()
+        #: Reads for TCP connections where the reactor can have it; see :mod:`qpsmtpd.server.hub`.
+        self.hub: Any = Hub(clock) if Hub.suits(clock) else None
         self.protocols: set[SMTPProtocol] = set()
         self.expected: set[ProxyProtocol] = set()
         self.stopping = False

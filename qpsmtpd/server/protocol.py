@@ -100,11 +100,13 @@ class SMTPProtocol:
     :ivar generation: The configuration it runs on.
     :ivar active: When the client was last heard of, by the factory's coarse clock.
     :ivar early: What the client said before the session began, behind a PROXY header.
+    :ivar receive: Reads from the client, for the hub.
     """
 
     __slots__ = (
         "_clogged",
         "_content_began",
+        "_descriptor",
         "_ended",
         "_exchange",
         "_machine",
@@ -120,6 +122,7 @@ class SMTPProtocol:
         "early",
         "factory",
         "generation",
+        "receive",
         "session",
         "transport",
     )
@@ -135,6 +138,8 @@ class SMTPProtocol:
         self._machine = generation.machine()
         #: Sends at once; ``None`` where the transport has to be asked.
         self._send: Callable[[bytes], int] | None = None
+        #: What the hub knows the connection by; -1 where the transport itself reads.
+        self._descriptor = -1
         self._waiting: Deferred[Any] | None = None
         self._exchange: Any = None
         self._refused: Reply | None = None
@@ -165,7 +170,14 @@ class SMTPProtocol:
         if ITCPTransport.providedBy(transport):
             # Replies go out at once on the socket; only what does not fit waits for the
             # reactor. That halves the CPU time of a message, see docs/explanation/speed.md.
-            self._send = transport.getHandle().send  # type: ignore[attr-defined]
+            connection = transport.getHandle()  # type: ignore[attr-defined]
+            self._send = connection.send
+            hub = self.factory.hub
+            if hub is not None:
+                self.receive = connection.recv
+                self._descriptor = connection.fileno()
+                transport.stopReading()  # type: ignore[attr-defined]
+                hub.add(self._descriptor, self)
         self.connectionMade()
 
     def connectionMade(self) -> None:
@@ -176,8 +188,7 @@ class SMTPProtocol:
         answer = ask(self.session) if ask is not None else None
         if answer.__class__ is Deferred:
             # What comes next may be a TLS handshake, which is not for the machine.
-            self._paused = True
-            self.transport.pauseProducing()
+            self._stop_reading()
         self._then(answer, _pre_connected)
         self._advance()
 
@@ -196,11 +207,11 @@ class SMTPProtocol:
         self.active = self.factory.now
         if self._waiting is None and not self._running:
             self._advance()
-        elif machine.pending > READ_AHEAD and not self._paused:
-            self._paused = True
-            self.transport.pauseProducing()
+        elif machine.pending > READ_AHEAD:
+            self._stop_reading()
 
     def connectionLost(self, reason: Failure) -> None:
+        self._forget_hub()
         if self._secured is not None:
             log.info(
                 "TLS handshake with {ip} failed in session {session}: {reason}",
@@ -215,9 +226,7 @@ class SMTPProtocol:
 
     def pauseProducing(self) -> None:
         self._clogged = True
-        if not self._paused:
-            self._paused = True
-            self.transport.pauseProducing()
+        self._stop_reading()
 
     def resumeProducing(self) -> None:
         self._clogged = False
@@ -227,6 +236,13 @@ class SMTPProtocol:
 
     def stopProducing(self) -> None:
         pass  # connectionLost follows
+
+    # What the hub calls.
+
+    def leave_hub(self) -> None:
+        """Let the transport read again: it knows what to do about the end of a stream."""
+        self._forget_hub()
+        self.transport.startReading()
 
     # What the factory calls.
 
@@ -321,10 +337,27 @@ class SMTPProtocol:
             self.transport.registerProducer(self, True)
         self.transport.write(octets)
 
+    def _stop_reading(self) -> None:
+        if self._paused:
+            return
+        self._paused = True
+        if self._descriptor >= 0:
+            self.factory.hub.remove(self._descriptor)
+        else:
+            self.transport.pauseProducing()
+
     def _resume(self) -> None:
         if self._paused and not self._clogged and not self._ended:
             self._paused = False
-            self.transport.resumeProducing()
+            if self._descriptor >= 0:
+                self.factory.hub.add(self._descriptor, self)
+            else:
+                self.transport.resumeProducing()
+
+    def _forget_hub(self) -> None:
+        if self._descriptor >= 0:
+            self.factory.hub.remove(self._descriptor)
+            self._descriptor = -1
 
     def _finish(self) -> None:
         """Send what is left to say, and close."""
@@ -333,6 +366,7 @@ class SMTPProtocol:
             self._write(octets)
         if self._send is None:
             self.transport.unregisterProducer()
+        self._forget_hub()
         self._end()
         self.active = self.factory.now
         self.transport.loseConnection()
@@ -936,6 +970,8 @@ def _start_tls(self: SMTPProtocol, secured: Callable[[SMTPProtocol], None]) -> N
     self._secured = secured
     self._clogged = False
     self._resume()
+    if self._descriptor >= 0:
+        self.leave_hub()
     self.transport.startTLS(self.session.tls_context)
     self.transport.registerProducer(self, True)
     if self.early:
