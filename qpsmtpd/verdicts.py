@@ -1,3 +1,4 @@
+# -*- test-case-name: tests.test_verdicts -*-
 """Verdicts: what a component says at a hook.
 
 ``None`` declines and lets the next component be asked. Everything else is a
@@ -79,7 +80,8 @@ class Verdict:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a verdict does not change")
 
-    __delattr__ = __setattr__  # type: ignore[assignment]
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("a verdict does not change")
 
     @property
     def refuses(self) -> bool:
