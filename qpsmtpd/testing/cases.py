@@ -249,7 +249,8 @@ class ComponentTestCase(TestCase):
 
         :param components: The chain, or what makes it anew for each time it is played, for
             components that remember something.
-        :param octets: Whether to play it octet by octet, too.
+        :param octets: Whether to play it octet by octet, too. Without, it is played just once:
+            in memory, or over a socket where :attr:`over_socket` says so.
         """
         steps = list(_groups(transcript))
         make = components if callable(components) else lambda: components
@@ -263,6 +264,10 @@ class ComponentTestCase(TestCase):
         octets: bool,
         facts: dict[str, Any],
     ) -> None:
+        if self.over_socket and not octets:
+            stage = _OverSocket(self, make(), alone, facts, self.queue)
+            await self._play(stage, steps, ", over a socket")
+            return
         await self._play(_InMemory(self, make(), alone, facts, self.queue, CHUNK), steps, "")
         queued = self.queue.messages
         if octets:

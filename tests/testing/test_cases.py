@@ -244,6 +244,13 @@ class OverSocketTests(ComponentTestCase):
         [message] = self.queue.messages
         self.assertEqual(message.content, b"Subject: dots\r\n\r\n.hidden\r\n")
 
+    async def test_once(self) -> None:
+        """A transcript that is to be played once is played over the socket."""
+        counts = Counts()
+        await self.converse([counts], MAIL.format("550 5.7.1 number 1"), octets=False)
+        self.assertEqual(counts.log, ["start", "mail", "stop"])
+        self.assertEqual(self.conversations, [])
+
     async def test_difference(self) -> None:
         """What only goes wrong over a socket fails the test."""
         counts = iter([OK, OK, deny("over a socket")])
