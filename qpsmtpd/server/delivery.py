@@ -612,6 +612,7 @@ class _Mounted:
         session = transaction.session
         self._delivery = delivery
         self._sender = transaction.reverse_path
+        self._binary = (transaction.parameters.get("BODY") or "").upper() == "BINARYMIME"
         self._helo = (
             session.hello_host.encode("utf-8", "surrogateescape") or None,
             session.remote_ip.encode("ascii"),
@@ -624,6 +625,8 @@ class _Mounted:
         """Whether the delivery refuses the sender; it is asked once."""
         if self._origin is not None:
             return None
+        if self._binary:
+            return deny("Messages are handed on in lines here, not in octets", "5.6.1", code=554)
         try:
             origin = smtp.Address(self._sender.mailbox.encode("utf-8"))
             answer = maybeDeferred(self._delivery.validateFrom, self._helo, origin)

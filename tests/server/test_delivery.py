@@ -834,6 +834,14 @@ class MessageDeliveryTests(ComponentTestCase):
         self.assertReply(client.command("RCPT TO:<\u00e4@mail.example>"), 553, "5.6.7")
         self.assertEqual(len(self.mailbox.asked), 1)
 
+    def test_binary(self) -> None:
+        """A message without lines (RFC 3030, 3) is refused: line by line it would be another."""
+        client = self.open(MessageDelivery(self.mailbox))
+        client.greet()
+        reply = client.command("MAIL FROM:<a@client.example> BODY=BINARYMIME")
+        self.assertReply(reply, 554, "5.6.1")
+        self.assertReply(client.command("MAIL FROM:<a@client.example> BODY=8BITMIME"), 250)
+
     def test_who_is_asking(self) -> None:
         """A delivery can see from where and to where the client has connected."""
         self.open(MessageDelivery(self.mailbox)).message()
