@@ -96,6 +96,14 @@ Event: TypeAlias = Command | bytes | _HeadersEnd | ContentEnd | AuthLine | Need
 
 _ACCEPTED: Final = ContentEnd()
 
+# An enumeration's member costs as much to look up as a method call.
+_CONNECTED: Final = State.CONNECTED
+_READY: Final = State.READY
+_MAIL: Final = State.MAIL
+_RCPT: Final = State.RCPT
+_AFTER_MAIL: Final = AFTER[State.MAIL]
+_AFTER_RCPT: Final = AFTER[State.RCPT]
+
 _LINE_TOO_LONG: Final = Reply(500, "Line too long", "5.5.2")
 _BARE_NEWLINE: Final = Reply(500, "Bare CR or LF; end each line with CR LF", "5.5.2")
 _TOO_MANY_ERRORS: Final = Reply(421, "Too many errors, closing connection", "4.7.0")
@@ -412,8 +420,8 @@ class ServerMachine:
 
     def _begin(self, command: Mail) -> Reply | None:
         """Note what a transaction's parameters mean for its commands; or say what forbids it."""
-        if self.state is not State.READY:
-            self._enter(State.READY)
+        if self.state is not _READY:
+            self._enter(_READY)
         self.utf8 = self.binary = False  # a MAIL that was refused may have asked for them
         parameters = command.parameters
         if not parameters:
@@ -462,7 +470,7 @@ class ServerMachine:
     def _enter(self, state: State) -> None:
         self.state = state
         self._after = AFTER[state]
-        if state is State.READY or state is State.CONNECTED:
+        if state is _READY or state is _CONNECTED:
             self.recipients = 0
             self.utf8 = self.binary = False
             self._check = None
@@ -472,12 +480,18 @@ class ServerMachine:
     def _answered_connection(self, event: object, reply: Reply) -> None:
         self._say(reply)
 
+    def _answered_mail(self, event: object, reply: Reply) -> None:
+        self._out.append(reply.octets)
+        if reply.code < 400:
+            self.state = _MAIL
+            self._after = _AFTER_MAIL
+
     def _answered_rcpt(self, event: object, reply: Reply) -> None:
         self._out.append(reply.octets)
         if reply.code < 300:
             self.recipients += 1
-            if self.state is not State.RCPT:
-                self._enter(State.RCPT)
+            self.state = _RCPT
+            self._after = _AFTER_RCPT
 
     def _answered_data(self, event: object, reply: Reply) -> None:
         self._out.append(reply.octets)
@@ -485,7 +499,7 @@ class ServerMachine:
             self._check = ContentCheck(self.limits)
             self._read = ServerMachine._content
         else:
-            self._enter(State.READY)
+            self._enter(_READY)
 
     def _answered_bdat(self, event: object, reply: Reply) -> None:
         """Begin to read a message in chunks, or pass over one that nobody wants."""
@@ -494,14 +508,14 @@ class ServerMachine:
             self._enter(State.CHUNKS)
         else:
             self._refused = reply
-            self._enter(State.READY)
+            self._enter(_READY)
         self._read = ServerMachine._chunk_content
 
     def _answered_content(self, event: object, reply: Reply) -> None:
         self._say(reply)
         if reply.code < 300:
             self._idle = 0
-        self._enter(State.READY)
+        self._enter(_READY)
 
     def _answered_auth(self, event: object, reply: Reply) -> None:
         self._read = ServerMachine._auth_line if reply.intermediate else ServerMachine._command
@@ -600,6 +614,11 @@ class ServerMachine:
 
     def _deliver(self, check: ContentCheck, content: bytes, ended: bool) -> Event:
         """Hand on content, and keep what follows it for the next calls."""
+        if content and not self.announce_headers:
+            if ended:
+                refusal = check.refusal
+                self._pending.append(_ACCEPTED if refusal is None else ContentEnd(refusal))
+            return content
         events: list[Event] = [content] if content else []
         if self.announce_headers:
             if check.headers_end >= 0:
@@ -656,6 +675,7 @@ _CHECKED: Final[dict[type, Callable[..., Command | None]]] = {
 
 _ANSWERED: Final[dict[type, Callable[[ServerMachine, object, Reply], None]]] = {
     Need: ServerMachine._answered_connection,
+    Mail: ServerMachine._answered_mail,
     Rcpt: ServerMachine._answered_rcpt,
     Data: ServerMachine._answered_data,
     Bdat: ServerMachine._answered_bdat,
