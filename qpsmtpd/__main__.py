@@ -19,7 +19,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :returns: The exit status: 0 if all is well, 1 if not, 2 for a bad command line.
     """
     options = _parser().parse_args(arguments)
-    status: int = options.run(options)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as with `| head`: who reads has enough
+        # Python flushes once more at its end, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return status
 
 
@@ -134,6 +140,9 @@ def _hash_password(options: argparse.Namespace) -> int:
     from qpsmtpd.passwords import hash_password
 
     secret = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    if not secret:
+        print("No password was given.", file=sys.stderr)
+        return 1
     print(hash_password(secret.encode("utf-8")))
     return 0
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 from twisted.application.service import IService
 from twisted.python.usage import Options as _Options
 from twisted.python.usage import UsageError
@@ -44,7 +46,8 @@ class Options(_Options):
         """Folder with control files. May be given several times; for each file the last
         folder that has it wins.
         """
-        self.directories.append(directory)
+        # twistd goes to another folder later, if it is told to.
+        self.directories.append(os.path.abspath(directory))
 
     opt_c = opt_config
 
@@ -57,11 +60,14 @@ class Options(_Options):
     opt_l = opt_listen
 
     def opt_proxy_from(self, network: str) -> None:
-        """Network whose connections begin with a PROXY header. May be given several times."""
-        try:
-            ip_network(network)
-        except ValueError as error:
-            raise UsageError(f"--proxy-from: {error}") from None
+        """Network whose connections begin with a PROXY header, or unix for those on UNIX
+        sockets. May be given several times.
+        """
+        if network != "unix":
+            try:
+                ip_network(network)
+            except ValueError as error:
+                raise UsageError(f"--proxy-from: {error}") from None
         self.networks.append(network)
 
     def postOptions(self) -> None:

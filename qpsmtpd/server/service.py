@@ -5,30 +5,30 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pwd
 import signal
 from ipaddress import ip_network
 from typing import Any, Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from zope.interface.interface import InterfaceClass
+from twisted.python.failure import Failure
 
 from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
 from qpsmtpd.configuration.load import Configuration, control_files, load
+from qpsmtpd.server import sockets
 from qpsmtpd.server.factory import SMTPFactory
 from qpsmtpd.server.options import ServerOptions
-from qpsmtpd.server.pidfile import write_pid
-from qpsmtpd.server.workers import adopt
+from qpsmtpd.server.pidfile import remove_pid, write_pid
+from qpsmtpd.server.privileges import check_user, drop_privileges, make_folder
+from qpsmtpd.server.proxy import ProxyFrom
 from qpsmtpd.services.logs import LogService
 from qpsmtpd.services.registry import ServiceRegistry
 from qpsmtpd.settings import Settings
 from qpsmtpd.spool import remove_stale
 
-__all__ = ["SMTPService", "check", "drop_privileges", "listen"]
+__all__ = ["SMTPService", "check", "prepare"]
 
 log: Final = Logger()
 
@@ -42,75 +42,44 @@ def check(options: ServerOptions) -> Configuration:
     from twisted.internet import reactor
 
     for endpoint in options.endpoints:
-        _endpoint(reactor, endpoint)
-    return load(_files(options), os.environ, _Unmade(reactor), None)
+        sockets.endpoint(reactor, endpoint)
+    check_user(options.user)
+    return _load(options, ServiceRegistry(reactor, options.state), None)
 
 
-class _Unmade:
-    """Stands for services while a configuration is only checked: none is opened."""
+def prepare(
+    options: ServerOptions, registry: ServiceRegistry, clock: IReactorTime | None
+) -> Configuration:
+    """Read the configuration, and make the folders that it needs, while we may.
 
-    def __init__(self, reactor: Any) -> None:
-        self._registry = ServiceRegistry(reactor, "")
-
-    def __call__(self, interface: InterfaceClass) -> object:
-        if self._registry.opens(interface):
-            return None
-        return self._registry(interface)
-
-
-def _files(options: ServerOptions) -> Any:
-    return control_files(options.directories, os.environ, os.getcwd())
-
-
-def _endpoint(reactor: Any, description: str) -> Any:
-    try:
-        return serverFromString(reactor, description)
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise ConfigurationError(
-            description, f"an endpoint such as tcp:25 or ssl:465:privateKey=F ({error})"
-        ) from None
-
-
-def listen(reactor: Any, description: str, factory: Any) -> IListeningPort:
-    """Listen on an endpoint, now.
-
-    :raises Exception: What keeps it from listening.
+    :raises ConfigurationError: As :func:`check`.
+    :raises ConfigurationErrors: As :func:`check`.
     """
-    outcome: list[Any] = []
-    _endpoint(reactor, description).listen(factory).addBoth(outcome.append)
-    if not outcome:
-        raise ConfigurationError(description, "an endpoint that listens at once")
-    if not IListeningPort.providedBy(outcome[0]):
-        outcome[0].raiseException()
-    port: IListeningPort = outcome[0]
-    return port
+    found = _load(options, registry, clock)
+    spool = found.settings.spool_dir
+    for folder in [*registry.folders(), *([] if spool is None else [spool])]:
+        try:
+            make_folder(folder, options.user)
+        except OSError as error:
+            raise ConfigurationError(
+                folder, f"a folder that can be made: {error.strerror}"
+            ) from error
+    return found
 
 
-def drop_privileges(user: str | None) -> None:
-    """Become another user, with its groups, for good.
-
-    :raises ConfigurationError: If there is no such user, or it may not be done.
-    """
-    if user is None:
-        return
-    try:
-        entry = pwd.getpwnam(user)
-    except KeyError:
-        raise ConfigurationError(user, "the name of a user") from None
-    if os.getuid() == entry.pw_uid:
-        return
-    try:
-        os.initgroups(user, entry.pw_gid)
-        os.setgid(entry.pw_gid)
-        os.setuid(entry.pw_uid)
-    except PermissionError:
-        raise ConfigurationError(user, "a start as root, to become this user") from None
+def _load(
+    options: ServerOptions, registry: ServiceRegistry, clock: IReactorTime | None
+) -> Configuration:
+    files = control_files(options.directories, os.environ, os.getcwd())
+    return load(files, os.environ, registry, clock)
 
 
 class SMTPService(Service):
     """One process that serves.
 
     Holds nothing but its options until it starts, so that it can be pickled.
+
+    :ivar failure: What kept it from starting.
     """
 
     def __init__(
@@ -128,12 +97,15 @@ class SMTPService(Service):
         """
         self.options = options
         self.factory: SMTPFactory | None = None
+        self.failure: Failure | None = None
         self._given_reactor = reactor
         self._share = share
         self._descriptors = descriptors
         self._ports: list[Any] = []
         self._registry: ServiceRegistry | None = None
         self._logs: LogService | None = None
+        self._on_hangup_before: Any = None
+        self._reloading = DeferredLock()
 
     @property
     def _reactor(self) -> Any:
@@ -143,57 +115,77 @@ class SMTPService(Service):
 
         return reactor
 
-    def _load(self) -> Configuration:
+    @property
+    def addresses(self) -> list[Any]:
+        """Where it listens: each endpoint's address, with the port that the system chose."""
+        return [port.getHost() for port in self._ports]
+
+    def _prepare(self) -> Configuration:
         assert self._registry is not None
-        found = load(_files(self.options), os.environ, self._registry, self._reactor)
+        found = prepare(self.options, self._registry, self._reactor)
         return dataclasses.replace(found, settings=_shared(found.settings, self._share))
 
     def privilegedStartService(self) -> None:
         """Open the sockets, while we may. Nobody is spoken to before the start."""
         reactor = self._reactor
         self._registry = ServiceRegistry(reactor, self.options.state)
-        configuration = self._load()
-        networks = [ip_network(network) for network in self.options.proxy_from]
+        configuration = self._prepare()
         self.factory = SMTPFactory(
-            configuration.chain, configuration.settings, reactor, proxy_from=networks
+            configuration.chain,
+            configuration.settings,
+            reactor,
+            proxy_from=_networks(self.options),
         )
         self._logs = LogService.of(configuration.chain, configuration.loglevel)
         self._logs.start()
         for number, endpoint in enumerate(self.options.endpoints):
             port: Any
             if self._descriptors:
-                port = adopt(reactor, endpoint, self._descriptors[number], self.factory)
+                port = sockets.adopt(reactor, endpoint, self._descriptors[number], self.factory)
             else:
-                port = listen(reactor, endpoint, self.factory)
+                port = sockets.listen(reactor, endpoint, self.factory)
             port.stopReading()  # accept nobody yet: clients wait in the backlog
             self._ports.append(port)
+        write_pid(self.options.pid_file)
 
     def startService(self) -> None:
-        """Drop privileges, start the components, and then speak to clients."""
+        """Drop privileges, start the components, and then speak to clients.
+
+        :raises Exception: What a component raised; if it does so later, the reactor stops.
+        """
         super().startService()
         if self.factory is None:
             self.privilegedStartService()
         drop_privileges(self.options.user)
-        if self.options.pid_file is not None:
-            write_pid(self.options.pid_file)
-        signal.signal(signal.SIGHUP, self._on_hangup)
+        self._on_hangup_before = signal.signal(signal.SIGHUP, self._on_hangup)
         starting = Deferred.fromCoroutine(self._start())
         starting.addErrback(self._failed)
+        if self.failure is not None:
+            remove_pid(self.options.pid_file)
+            self.failure.raiseException()
+        starting.addCallback(lambda _: self._stop_if_failed())
 
     async def _start(self) -> None:
         assert self.factory is not None
-        settings = self.factory.generation.settings
-        if settings.spool_dir is not None:
-            os.makedirs(settings.spool_dir, mode=0o700, exist_ok=True)
-            remove_stale(settings.spool_dir)
-        await self.factory.start()
+        spool = self.factory.generation.settings.spool_dir
+        if spool is not None:
+            remove_stale(spool)
+        await self._reloading.acquire()
+        try:
+            await self.factory.start()
+        finally:
+            self._reloading.release()
         for port in self._ports:
             port.startReading()
             log.info("Listening on {port}", port=port.getHost(), severity=6)
 
-    def _failed(self, failure: Any) -> None:
-        log.failure("qpsmtpd cannot start", failure)
-        self._reactor.callWhenRunning(self._reactor.stop)
+    def _failed(self, failure: Failure) -> None:
+        self.failure = failure
+
+    def _stop_if_failed(self) -> None:
+        if self.failure is not None and self.running:
+            log.failure("qpsmtpd cannot start", self.failure)
+            self._reactor.callWhenRunning(self._reactor.stop)
 
     def _on_hangup(self, number: int, frame: Any) -> None:
         self._reactor.callFromThread(self.reload)
@@ -206,9 +198,11 @@ class SMTPService(Service):
         return Deferred.fromCoroutine(self._reload())
 
     async def _reload(self) -> bool:
-        assert self.factory is not None
+        await self._reloading.acquire()
         try:
-            configuration = self._load()
+            if not self.running or self.factory is None:
+                return False
+            configuration = self._prepare()
             await self.factory.replace(configuration.chain, configuration.settings)
         except (ConfigurationError, ConfigurationErrors) as error:
             for line in str(error).splitlines():
@@ -217,6 +211,8 @@ class SMTPService(Service):
         except Exception:
             log.failure("The configuration stays as it was: the new one does not start")
             return False
+        finally:
+            self._reloading.release()
         if self._logs is not None:
             self._logs.stop()
         self._logs = LogService.of(configuration.chain, configuration.loglevel)
@@ -232,9 +228,7 @@ class SMTPService(Service):
     async def _stop(self) -> None:
         ports, self._ports = self._ports, []
         for port in ports:
-            stopped = port.stopListening()
-            if stopped is not None:
-                await stopped
+            await sockets.close(port)
         if self.factory is not None:
             await self.factory.stop(self.options.grace)
             self.factory = None
@@ -242,15 +236,21 @@ class SMTPService(Service):
             await self._registry.close()
         if self._logs is not None:
             self._logs.stop()
-        if self.options.pid_file is not None and os.path.exists(self.options.pid_file):
-            os.unlink(self.options.pid_file)
+        remove_pid(self.options.pid_file)
+        if self._on_hangup_before is not None:
+            signal.signal(signal.SIGHUP, self._on_hangup_before)
+            self._on_hangup_before = None
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
-        for name in ("factory", "_given_reactor", "_registry", "_logs"):
+        for name in ("factory", "failure", "_given_reactor", "_registry", "_logs"):
             state[name] = None
         state["_ports"] = []
         return state
+
+
+def _networks(options: ServerOptions) -> ProxyFrom:
+    return ["unix" if each == "unix" else ip_network(each) for each in options.proxy_from]
 
 
 def _shared(settings: Settings, share: int) -> Settings:

@@ -13,13 +13,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.logger import Logger
-from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
+from qpsmtpd.server import sockets
 from qpsmtpd.server.options import ServerOptions
-from qpsmtpd.server.pidfile import write_pid
-from qpsmtpd.server.service import drop_privileges, listen
+from qpsmtpd.server.pidfile import remove_pid, write_pid
+from qpsmtpd.server.privileges import drop_privileges
+from qpsmtpd.server.service import prepare
 from qpsmtpd.server.workers import FIRST_DESCRIPTOR, command_line
+from qpsmtpd.services.registry import ServiceRegistry
 
 __all__ = ["Supervisor"]
 
@@ -36,6 +38,10 @@ YOUNG: Final = 10.0
 PATIENCE: Final = 5.0
 
 
+#: Octets of a line from a worker that are kept until it is whole.
+LINE_LIMIT: Final = 65536
+
+
 class Supervisor(Service):
     """Several processes that share the listening sockets."""
 
@@ -46,6 +52,7 @@ class Supervisor(Service):
         self._delay = FIRST_DELAY
         self._calls: list[Any] = []
         self._stopped: Deferred[None] | None = None
+        self._on_hangup_before: Any = None
 
     @property
     def _reactor(self) -> Any:
@@ -55,20 +62,21 @@ class Supervisor(Service):
 
     def privilegedStartService(self) -> None:
         """Bind the sockets, while we may. The workers accept on them."""
+        prepare(self.options, ServiceRegistry(self._reactor, self.options.state), None)
         for endpoint in self.options.endpoints:
-            port = listen(self._reactor, endpoint, Factory())
-            port.stopReading()  # type: ignore[attr-defined]
+            port: Any = sockets.listen(self._reactor, endpoint, _Nobody())
+            port.stopReading()
             self._ports.append(port)
+            log.info("Listening on {port}", port=port.getHost(), severity=6)
+        write_pid(self.options.pid_file)
 
     def startService(self) -> None:
         """Start the workers."""
         super().startService()
         if not self._ports:
             self.privilegedStartService()
-        if self.options.pid_file is not None:
-            write_pid(self.options.pid_file)
         drop_privileges(self.options.user)
-        signal.signal(signal.SIGHUP, self._on_hangup)
+        self._on_hangup_before = signal.signal(signal.SIGHUP, self._on_hangup)
         for _ in range(self.options.workers):
             self._spawn()
 
@@ -78,10 +86,15 @@ class Supervisor(Service):
         for number, port in enumerate(self._ports):
             descriptors[FIRST_DESCRIPTOR + number] = port.fileno()
         arguments = [sys.executable, "-m", "qpsmtpd", "worker", command_line(self.options)]
-        self._reactor.spawnProcess(
-            worker, sys.executable, arguments, env=dict(os.environ), childFDs=descriptors
-        )
-        self.workers.append(worker)
+        try:
+            self._reactor.spawnProcess(
+                worker, sys.executable, arguments, env=dict(os.environ), childFDs=descriptors
+            )
+        except OSError as error:  # too many processes, or no memory for one more
+            log.error("No worker could be started: {error}", error=error)
+            self._spawn_later()
+        else:
+            self.workers.append(worker)
 
     def ended(self, worker: _Worker, reason: Failure) -> None:
         """A worker has ended; start another, unless we are stopping."""
@@ -90,16 +103,16 @@ class Supervisor(Service):
             if not self.workers and not self._stopped.called:
                 self._stopped.callback(None)
             return
-        age = self._reactor.seconds() - worker.started
-        self._delay = FIRST_DELAY if age > YOUNG else min(self._delay * 2, LAST_DELAY)
-        log.error(
-            "Worker {pid} ended ({reason}), another starts in {delay:g} s",
-            pid=worker.pid,
-            reason=reason.getErrorMessage(),
-            delay=self._delay,
-        )
+        log.error("Worker {pid} ended: {reason}", pid=worker.pid, reason=reason.getErrorMessage())
+        if self._reactor.seconds() - worker.started > YOUNG:
+            self._delay = FIRST_DELAY
+        self._spawn_later()
+
+    def _spawn_later(self) -> None:
+        log.info("Another worker starts in {delay:g} s", delay=self._delay, severity=5)
         self._calls = [call for call in self._calls if call.active()]
         self._calls.append(self._reactor.callLater(self._delay, self._spawn))
+        self._delay = min(self._delay * 2, LAST_DELAY)
 
     def reload(self) -> None:
         """Let every worker read the configuration again."""
@@ -117,10 +130,12 @@ class Supervisor(Service):
             if call.active():
                 call.cancel()
         for port in self._ports:
-            port.stopListening()
+            Deferred.fromCoroutine(sockets.close(port))
         self._ports = []
-        if self.options.pid_file is not None and os.path.exists(self.options.pid_file):
-            os.unlink(self.options.pid_file)
+        remove_pid(self.options.pid_file)
+        if self._on_hangup_before is not None:
+            signal.signal(signal.SIGHUP, self._on_hangup_before)
+            self._on_hangup_before = None
         if not self.workers:
             return None
         for worker in self.workers:
@@ -145,14 +160,10 @@ class Supervisor(Service):
         return state
 
 
-class _Lines(LineOnlyReceiver):
-    """What a worker says goes into the supervisor's log."""
+class _Nobody(Factory):
+    """Stands at the supervisor's ports, where nobody is let in."""
 
-    delimiter = b"\n"
-    MAX_LENGTH = 65536
-
-    def lineReceived(self, line: bytes) -> None:
-        log.info("{line}", line=line.decode("utf-8", "replace"), severity=6)
+    noisy = False
 
 
 class _Worker(ProcessProtocol):
@@ -164,7 +175,7 @@ class _Worker(ProcessProtocol):
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._said = {1: _Lines(), 2: _Lines()}
+        self._said = {1: b"", 2: b""}
         self.pid: int | None = None
         self.started = 0.0
 
@@ -174,9 +185,17 @@ class _Worker(ProcessProtocol):
         self.started = self._supervisor._reactor.seconds()
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: N803
-        self._said[childFD].dataReceived(data)
+        *lines, rest = (self._said[childFD] + data).split(b"\n")
+        if len(rest) > LINE_LIMIT:
+            lines, rest = [*lines, rest], b""
+        self._said[childFD] = rest
+        for line in lines:
+            log.info("{line}", line=line.decode("utf-8", "replace"), severity=6)
 
     def processEnded(self, reason: Failure) -> None:
+        for descriptor, rest in self._said.items():
+            if rest:
+                self.childDataReceived(descriptor, b"\n")
         self._supervisor.ended(self, reason)
 
     def signal(self, name: str) -> None:

@@ -10,18 +10,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import socket
+import signal
 from typing import Any
 
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.protocol import Protocol
 from twisted.internet.stdio import StandardIO
-from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.logger import globalLogBeginner
 from twisted.python.failure import Failure
 
 from qpsmtpd.server.options import ServerOptions
 
-__all__ = ["FIRST_DESCRIPTOR", "adopt", "command_line", "main"]
+__all__ = ["FIRST_DESCRIPTOR", "command_line", "main"]
 
 #: Where the sockets begin among a worker's descriptors.
 FIRST_DESCRIPTOR = 3
@@ -33,12 +33,19 @@ def command_line(options: ServerOptions) -> str:
 
 
 def main(argument: str) -> int:
-    """Serve until the supervisor says stop or is gone."""
+    """Serve until the supervisor says stop or is gone.
+
+    :returns: The exit status: 1 if the server could not start.
+    """
     from twisted.internet import reactor as global_reactor
 
     from qpsmtpd.server.service import SMTPService
 
     reactor: Any = global_reactor
+    # Ctrl-C reaches us as well as the supervisor, who then tells us to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The service writes the log; Twisted need not keep events for somebody else to come.
+    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in json.loads(argument).items()
@@ -57,7 +64,7 @@ def main(argument: str) -> int:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     StandardIO(_Lifeline(reactor), stdout=nowhere)  # type: ignore[call-arg]
     reactor.run()
-    return 0
+    return 0 if service.failure is None else 1
 
 
 class _Lifeline(Protocol):
@@ -67,34 +74,7 @@ class _Lifeline(Protocol):
         self._reactor = reactor
 
     def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
-        if self._reactor.running:
+        try:
             self._reactor.stop()
-
-
-def adopt(reactor: Any, description: str, descriptor: int, factory: Any) -> IListeningPort:
-    """Listen on a socket that is bound already.
-
-    :param description: The endpoint it was bound for; says whether TLS comes first.
-    """
-    if description.startswith("ssl:"):
-        factory = _tls_factory(reactor, description, factory)
-    with socket.socket(fileno=os.dup(descriptor)) as bound:
-        family = bound.family
-    port: IListeningPort = reactor.adoptStreamPort(descriptor, family, factory)
-    os.close(descriptor)
-    return port
-
-
-def _tls_factory(reactor: Any, description: str, factory: Any) -> Any:
-    from twisted.internet.endpoints import serverFromString
-
-    made: list[Any] = []
-
-    class Catcher:
-        """Takes the TLS context that the endpoint makes of its description."""
-
-        def listenSSL(self, port: int, factory: Any, context: Any, **rest: Any) -> None:
-            made.append(TLSMemoryBIOFactory(context, False, factory))
-
-    serverFromString(Catcher(), description).listen(factory)
-    return made[0]
+        except ReactorNotRunning:
+            pass  # it stops already

@@ -18,17 +18,16 @@ __all__ = ["ServiceRegistry"]
 class ServiceRegistry:
     """Gives services by their interfaces; they live as long as the process.
 
-    :ivar state: The folder of the embedded store; made when it is needed.
+    Nothing is opened before a component uses a service, so one that is only checked may ask
+    for it, too.
+
+    :ivar state: The folder of the embedded store.
     """
 
     def __init__(self, reactor: Any, state: str) -> None:
         self._reactor = reactor
         self.state = state
         self._made: dict[InterfaceClass, Any] = {}
-
-    def opens(self, interface: InterfaceClass) -> bool:
-        """Whether the service behind an interface opens something."""
-        return interface in _MAKERS
 
     def __call__(self, interface: InterfaceClass) -> object:
         """The service behind an interface.
@@ -42,6 +41,10 @@ class ServiceRegistry:
             make: Callable[[ServiceRegistry], Any] = _MAKERS[interface]
             made = self._made[interface] = make(self)
         return made
+
+    def folders(self) -> list[str]:
+        """The folders that have to be there before what was made is used."""
+        return [self.state] if IStore in self._made else []
 
     async def close(self) -> None:
         """Close what was made."""
@@ -59,8 +62,7 @@ class ServiceRegistry:
     def _store(self) -> object:
         from qpsmtpd.services.store import SQLiteStore
 
-        os.makedirs(self.state, mode=0o700, exist_ok=True)
-        return SQLiteStore(os.path.join(self.state, "store.sqlite"), self._reactor)
+        return SQLiteStore(os.path.join(self.state, "store.sqlite"), reactor=self._reactor)
 
 
 _REACTOR: Final = frozenset({IReactorTime, IReactorCore, IReactorThreads, IReactorProcess})

@@ -1,0 +1,112 @@
+# -*- test-case-name: tests.server.test_sockets -*-
+"""Listening sockets: opened from an endpoint, taken over from another process, and closed."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.unix import Port as UNIXPort
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from qpsmtpd.configuration.errors import ConfigurationError
+
+__all__ = ["adopt", "close", "endpoint", "listen"]
+
+
+def endpoint(reactor: Any, description: str) -> Any:
+    """An endpoint from its description.
+
+    :raises ConfigurationError: If there is no such endpoint, or a file that it names is not
+        usable.
+    """
+    from twisted.internet.endpoints import serverFromString
+
+    try:
+        return serverFromString(reactor, description)
+    except Exception as error:  # each sort of endpoint, also one of a plugin, raises its own
+        raise ConfigurationError(
+            description, f"an endpoint such as tcp:25 or ssl:465:privateKey=F ({error})"
+        ) from None
+
+
+def listen(reactor: Any, description: str, factory: Any) -> IListeningPort:
+    """Listen on an endpoint, now.
+
+    :raises Exception: What keeps it from listening.
+    """
+    outcome: list[Any] = []
+    endpoint(reactor, description).listen(factory).addBoth(outcome.append)
+    if not outcome:
+        raise ConfigurationError(description, "an endpoint that listens at once")
+    if not IListeningPort.providedBy(outcome[0]):
+        outcome[0].raiseException()
+    port: IListeningPort = outcome[0]
+    if description.startswith("systemd:"):
+        _share(port)  # systemd has it, too
+    return port
+
+
+def adopt(reactor: Any, description: str, descriptor: int, factory: Any) -> IListeningPort:
+    """Listen on a socket that is bound already.
+
+    :param description: The endpoint it was bound for; says whether TLS comes first.
+    """
+    if description.startswith("ssl:"):
+        factory = _tls_factory(description, factory)
+    with socket.socket(fileno=os.dup(descriptor)) as bound:
+        family = bound.family
+    port: IListeningPort = reactor.adoptStreamPort(descriptor, family, factory)
+    os.close(descriptor)
+    _share(port)
+    return port
+
+
+async def close(port: IListeningPort) -> None:
+    """Stop to listen.
+
+    A path in the file system that cannot be removed, since privileges were dropped, stays.
+    """
+    _remove_path(port)
+    stopped = port.stopListening()
+    if stopped is not None:
+        await stopped
+
+
+def _share(port: Any) -> None:
+    # A UNIX port removes its path and ends the socket for all when it closes, wherever the
+    # socket came from; a TCP port that was adopted does not. Where the path may not be
+    # removed, it never tells that it has closed. An abstract name is never removed.
+    if isinstance(port, UNIXPort):
+        port._shouldShutdown = False
+        port._bindPath = "\0"
+        port.lockFile = None
+
+
+def _remove_path(port: Any) -> None:
+    if not isinstance(port, UNIXPort):
+        return
+    path, lock = os.fsdecode(port._bindPath), port.lockFile
+    _share(port)
+    try:
+        if not path.startswith("\0"):
+            os.unlink(path)
+        if lock is not None:
+            lock.unlock()
+    except OSError:
+        pass
+
+
+def _tls_factory(description: str, factory: Any) -> Any:
+    made: list[Any] = []
+
+    class Catcher:
+        """Takes the TLS context that the endpoint makes of its description."""
+
+        def listenSSL(self, port: int, factory: Any, context: Any, **rest: Any) -> None:
+            made.append(TLSMemoryBIOFactory(context, False, factory))
+
+    endpoint(Catcher(), description).listen(factory)
+    return made[0]
