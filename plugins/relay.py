@@ -92,27 +92,30 @@ class Relay:
     norelayclients: tuple[Network, ...] = control_file(
         "norelayclients", clients, default=(), help="clients that may not, whatever else says so"
     )
-    _may: NetworkTable[Network] = state(lambda: NetworkTable(()))
-    _may_not: NetworkTable[Network] = state(lambda: NetworkTable(()))
+    _table: NetworkTable[tuple[bool, Network]] = state(lambda: NetworkTable(()))
     _everybody: bool = state(lambda: "RELAYCLIENT" in os.environ)
 
     def __post_init__(self) -> None:
-        self._may = NetworkTable((each, each) for each in self.relayclients)
-        self._may_not = NetworkTable((each, each) for each in self.norelayclients)
+        self._table = NetworkTable(
+            (each, (may, each))
+            for may, networks in ((False, self.norelayclients), (True, self.relayclients))
+            for each in networks
+        )
         if self.only:
             alsoProvides(self, IRcpt)
 
     def connect(self, session: Session) -> None:
         ip = session.remote_ip
-        if self._may_not.find(ip) is not None:
+        found = self._table.find(ip)
+        if found is not None and not found[0]:
             session.relay_client = False
             policy.report(session, _NAME, "fail, disabled by norelayclients")
         elif self._everybody:
             session.relay_client = True
             policy.report(session, _NAME, "pass, enabled by env")
-        elif (found := self._may.find(ip)) is not None:
+        elif found is not None:
             session.relay_client = True
-            policy.report(session, _NAME, f"pass, match in relayclients ({found})")
+            policy.report(session, _NAME, f"pass, match in relayclients ({found[1]})")
         elif ip == _LOCALHOST:
             session.relay_client = True
             policy.report(session, _NAME, f"pass, octet matched localhost ({ip})")

@@ -75,6 +75,7 @@ class RelayTests(ComponentTestCase):
         """Whoever may not relay may not, whatever else says so."""
         self.assertFalse(self.may("192.0.2.5", "192.0.2.", no=("192.0.2.5",), relay_client=True))
         self.assertTrue(self.may("192.0.2.6", "192.0.2.", no=("192.0.2.5",)))
+        self.assertFalse(self.may("192.0.2.5", "192.0.2.5", no=("192.0.2.",)))
         self.assertFalse(self.may("::1", no=("::1",)))
 
     def test_otherwise(self) -> None:
