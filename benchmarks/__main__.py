@@ -15,7 +15,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import measurements
+from benchmarks import hooks, measurements
 from benchmarks.measurements import Options
 from benchmarks.processes import BenchmarkError, adopt_orphans
 from benchmarks.servers import SERVERS
@@ -39,6 +39,7 @@ MEASUREMENTS: dict[str, tuple[Measurement, list[str]]] = {
         measurements.waiting,
         ["ours", "stock-twisted", "aiosmtpd", "smtp-server", "haraka"],
     ),
+    "hooks": (hooks.hooks, []),
 }
 
 #: Open files that 10,000 connections take, on either side.

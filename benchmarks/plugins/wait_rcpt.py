@@ -18,7 +18,9 @@ from qpsmtpd.smtp.address import Address
 class WaitRcpt:
     """Lets time pass, and nothing else."""
 
-    wait: float = argument(seconds, default=0.2, help="how long each RCPT waits, in seconds")
+    wait: float = argument(
+        seconds, default=0.2, positional=True, help="how long each RCPT waits, in seconds"
+    )
     clock: IReactorTime = service(IReactorTime)
 
     async def rcpt(self, transaction: Transaction, recipient: Address) -> None:

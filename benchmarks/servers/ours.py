@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from benchmarks.servers.base import ROOT, Command, Server, count_files
+from benchmarks.servers.base import HERE, ROOT, Command, Server, count_files
 
 
 def ours(config: Path, port: int) -> Command:
@@ -43,19 +43,66 @@ headers
 rcpt_ok
 """
 
+#: Where they look the clients, senders and recipients of the loads up. Only the domain of the
+#: recipients is there, in rcpthosts; a client that may relay would be spared most look-ups.
+CONTROL_FILES = {
+    "hosts_allow": """\
+192.0.2.77 DECLINED
+192.0.2.0/24 DENYSOFT Come back later
+2001:db8:7::/48 DENY Go away
+""",
+    "relayclients": """\
+198.51.100.0/24
+203.0.113.25
+2001:db8::/32
+""",
+    "norelayclients": "198.51.100.7\n",
+    "badmailfrom": """\
+joe@spam.example
+@bulk.example No bulk mail, thank you
+^promo-.*@.*\\.example$
+""",
+    "badmailfromto": """\
+@stalker.example alice@mail.example
+joe@stalker.example bob@mail.example
+""",
+    "badrcptto": """\
+old.user@mail.example This user has left
+@closed.mail.example
+^test-.*@mail\\.example$
+""",
+    "rcpthosts": """\
+mail.example
+.mail.example
+other.example
+""",
+    "me": "mail.example\n",
+    "databytes": "200M\n",
+    "limits": """\
+connections 0
+connections_per_address 0
+idle_commands 0
+""",
+}
 
-def prepare(folder: Path, port: int, *, plugins: str) -> Command:
+
+def configure(folder: Path, plugins: str) -> Path:
+    """Write a configuration into a folder and return its path."""
     config = folder / "config"
     config.mkdir()
-    # The client is relayed for, as smtp-source's recipients are nobody's.
-    for name, text in {
+    files = {
+        **CONTROL_FILES,
         "plugins": plugins.format(folder=folder),
-        "me": "mail.example\n",
-        "relayclients": "127.\n",
-        "databytes": "0\n",
-    }.items():
+        "plugin_dirs": f"{HERE / 'plugins'}\n",
+        "spool_dir": f"{folder}\n",
+    }
+    for name, text in files.items():
         (config / name).write_text(text)
-    return ours(config, port)
+    return config
+
+
+def prepare(folder: Path, port: int, *, plugins: str) -> Command:
+    return ours(configure(folder, plugins), port)
 
 
 def stored(folder: Path) -> int:
