@@ -57,6 +57,7 @@ def adopt(reactor: Any, description: str, descriptor: int, factory: Any) -> ILis
     if description.startswith("ssl:"):
         factory = _tls_factory(description, factory)
     with socket.socket(fileno=os.dup(descriptor)) as bound:
+        bound.setblocking(False)
         family = bound.family
     port: IListeningPort = reactor.adoptStreamPort(descriptor, family, factory)
     os.close(descriptor)
@@ -105,8 +106,8 @@ def _tls_factory(description: str, factory: Any) -> Any:
     class Catcher:
         """Takes the TLS context that the endpoint makes of its description."""
 
-        def listenSSL(self, port: int, factory: Any, context: Any, **rest: Any) -> None:
-            made.append(TLSMemoryBIOFactory(context, False, factory))
+        def listenSSL(self, port: int, factory: Any, **rest: Any) -> None:
+            made.append(TLSMemoryBIOFactory(rest["contextFactory"], False, factory))
 
     endpoint(Catcher(), description).listen(factory)
     return made[0]

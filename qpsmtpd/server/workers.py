@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from qpsmtpd.server.options import ServerOptions
 
-__all__ = ["FIRST_DESCRIPTOR", "command_line", "main"]
+__all__ = ["FIRST_DESCRIPTOR", "command_line", "main", "read_command_line"]
 
 #: Where the sockets begin among a worker's descriptors.
 FIRST_DESCRIPTOR = 3
@@ -30,6 +30,15 @@ FIRST_DESCRIPTOR = 3
 def command_line(options: ServerOptions) -> str:
     """The options of a worker as one argument of its command line."""
     return json.dumps(dataclasses.asdict(options))
+
+
+def read_command_line(argument: str) -> ServerOptions:
+    """The options that :func:`command_line` wrote."""
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in json.loads(argument).items()
+    }
+    return ServerOptions(**values)
 
 
 def main(argument: str) -> int:
@@ -46,11 +55,7 @@ def main(argument: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The service writes the log; Twisted need not keep events for somebody else to come.
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in json.loads(argument).items()
-    }
-    options = ServerOptions(**values)
+    options = read_command_line(argument)
     descriptors = range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + len(options.endpoints))
     service = SMTPService(
         dataclasses.replace(options, pid_file=None),
