@@ -34,7 +34,7 @@ from typing import Final
 from zope.interface import implementer
 
 from qpsmtpd import policy
-from qpsmtpd.component import PluginMaker, argument, component, control_file
+from qpsmtpd.component import PluginMaker, argument, component, control_file, state
 from qpsmtpd.configuration.values import ConversionError, converter, regex
 from qpsmtpd.interfaces import IMail
 from qpsmtpd.policy import Reject, RejectType
@@ -59,12 +59,6 @@ class Entry:
     pattern: re.Pattern[str] | None
     reason: str
 
-    def matches(self, sender: str, domain: str) -> bool:
-        """Whether it lists a sender, given in lower case."""
-        if self.text in (sender, domain):
-            return True
-        return self.pattern is not None and self.pattern.search(sender) is not None
-
 
 @converter("an address, an @domain or a regular expression, and perhaps a reason")
 def entry(line: str) -> Entry:
@@ -85,7 +79,7 @@ def entry(line: str) -> Entry:
 @implementer(IMail)
 @component
 class BadMailFrom:
-    """Compares each reverse-path with all entries, in their order."""
+    """Looks each reverse-path up; the first entry that lists it counts."""
 
     reject: Reject = argument(policy.reject, default=Reject.YES, help="1, 0 or naughty")
     reject_type: RejectType | None = argument(
@@ -97,6 +91,16 @@ class BadMailFrom:
         "badmailfrom", entry, default=(), help="addresses, domains and patterns, each with a reason"
     )
 
+    _exact: dict[str, tuple[int, Entry]] = state(dict)
+    _patterns: tuple[tuple[int, Entry], ...] = state(tuple)
+
+    def __post_init__(self) -> None:
+        for place, each in enumerate(self.entries):
+            self._exact.setdefault(each.text, (place, each))
+        self._patterns = tuple(
+            (place, each) for place, each in enumerate(self.entries) if each.pattern is not None
+        )
+
     def mail(self, transaction: Transaction, reverse_path: Address) -> Verdict | None:
         domain = reverse_path.domain_lower
         if not self.entries or domain is None:
@@ -104,20 +108,29 @@ class BadMailFrom:
         if reason := policy.immunity(transaction):
             policy.report(transaction, _NAME, f"skip, {reason}")
             return None
-        sender = f"{reverse_path.local_part.lower()}@{domain}"
-        for each in self.entries:
-            if each.matches(sender, f"@{domain}"):
-                policy.adjust_karma(transaction, _NAME, -1)
-                return policy.rejection(
-                    transaction,
-                    _NAME,
-                    each.reason,
-                    status="1.8",
-                    reject=self.reject,
-                    kind=self.reject_type,
-                )
-        policy.report(transaction, _NAME, "pass")
-        return None
+        listed = self._find(f"{reverse_path.local_part.lower()}@{domain}", f"@{domain}")
+        if listed is None:
+            policy.report(transaction, _NAME, "pass")
+            return None
+        policy.adjust_karma(transaction, _NAME, -1)
+        return policy.rejection(
+            transaction,
+            _NAME,
+            listed.reason,
+            status="1.8",
+            reject=self.reject,
+            kind=self.reject_type,
+        )
+
+    def _find(self, sender: str, domain: str) -> Entry | None:
+        """The first entry that lists a sender, which is given in lower case."""
+        found = [self._exact[text] for text in (sender, domain) if text in self._exact]
+        for place, each in self._patterns:
+            assert each.pattern is not None
+            if each.pattern.search(sender):
+                found.append((place, each))
+                break
+        return min(found, key=lambda placed: placed[0])[1] if found else None
 
 
 maker = PluginMaker(_NAME, BadMailFrom)

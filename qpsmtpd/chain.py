@@ -215,13 +215,15 @@ class Chain:
         costs as much as the call (benchmarks/hooks.py).
         """
         methods = tuple(method for method, _ in pairs)
+        # By identity: one object may be in a chain twice, its bound methods are not.
+        places = {id(method): place for place, method in enumerate(methods)}
 
         def failed(method: Ask, arguments: tuple[Any, ...], began: float) -> Any:
-            link = pairs[_place(methods, method)][1]
+            link = pairs[places[id(method)]][1]
             return self._fault(hook, link, arguments, _failure(), began)
 
         def answered(method: Ask, arguments: tuple[Any, ...], answer: Any, began: float) -> Any:
-            position = _place(methods, method)
+            position = places[id(method)]
             if answer.__class__ is wanted:
                 _record(hook, pairs[position][1], arguments, answer, began)
                 return answer
@@ -439,11 +441,6 @@ class Chain:
 
 def _has_lifecycle(component: object) -> bool:
     return isinstance(component, Chain) or bool(ILifecycle.providedBy(component))
-
-
-def _place(methods: Sequence[Ask], method: Ask) -> int:
-    """Where a bound method stands; one object may be in a chain twice, its methods are not."""
-    return next(place for place, other in enumerate(methods) if other is method)
 
 
 def _arity(hook: Hook) -> int:

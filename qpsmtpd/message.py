@@ -17,6 +17,7 @@ import re
 from base64 import b64decode
 from binascii import a2b_qp
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
@@ -222,6 +223,7 @@ class HeaderSection:
         return index.get(_key(name), ())
 
 
+@lru_cache(maxsize=256)
 def _key(name: str) -> bytes:
     """Make names alike that differ in the case of ASCII letters only."""
     return name.encode("utf-8", "surrogatepass").lower()

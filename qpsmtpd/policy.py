@@ -211,7 +211,7 @@ def report(scope: Session | Transaction, plugin: str, text: str, level: int = 6)
     :param text: Begins with a word that the log tools know; see above.
     :param level: 0 to 7; ``LOGINFO`` is 6.
     """
-    if logs.wanted(level):
+    if level <= logs.threshold.level:
         log.emit(
             _LEVELS[level],
             "{text}",

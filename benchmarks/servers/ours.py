@@ -33,13 +33,13 @@ def ours(config: Path, port: int) -> Command:
 CHAIN = """\
 hosts_allow
 relay
+dnsbl
 count_unrecognized_commands 4
 noop_counter
 badmailfrom
 badmailfromto
 badrcptto
 loop
-headers
 rcpt_ok
 """
 

@@ -166,7 +166,7 @@ class ControlFiles:
         including = (*including, path)
         for line in self._content(path):
             words = line.text.split()
-            if words[0] != "$include":
+            if words[:1] != ["$include"]:
                 yield line
                 continue
             if len(words) != 2:
