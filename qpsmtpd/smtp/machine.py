@@ -643,7 +643,7 @@ class ServerMachine:
         newline = buffer.find(b"\n", start)
         limit = self.limits.auth_line
         if newline < 0:
-            if self._discarding or len(buffer) - start >= limit:
+            if len(buffer) - start >= limit:
                 self._discarding = True
                 self._position = len(buffer)
             return Need.DATA

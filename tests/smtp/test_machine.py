@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
+from itertools import groupby, product
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -50,6 +50,11 @@ OK = Reply(250, "OK")
 def to(kind: type, code: int, text: str = "No") -> Answer:
     """Answer one kind of event with a code, and the others as usual."""
     return lambda event: Reply(code, text) if type(event) is kind else None
+
+
+def runs(replies: list[int]) -> list[tuple[int, int]]:
+    """Codes of many replies, each with how often it comes in a row."""
+    return [(code, len(list(same))) for code, same in groupby(replies)]
 
 
 class PipeliningTests(ConversationCase):
@@ -215,6 +220,7 @@ class LineTests(ConversationCase):
             b"NOOP\n",
             b"NOOP\r\r\n",
             b"NOOP\rRSET\r\n",
+            b"NOOP \r\x00\n",
             b"NOOP \r x\r\n",
             b"\n",
             b"\r\r\n",
@@ -239,6 +245,26 @@ class LineTests(ConversationCase):
         """A verb may be in any case."""
         session = self.play(b"nOoP x\r\nEhlo client.example\r\n")
         self.assertEqual(session.events, [Noop("x"), Ehlo("client.example")])
+
+    def test_any_case_of_plain_commands(self) -> None:
+        """MAIL, RCPT and DATA of the usual kind, which are read in a shorter way, may be too."""
+        octets = b"mail from:<a@client.example>\r\nrcpt To:<b@mail.example>\r\ndatA\r\n"
+        self.assertEqual(self.play(HELLO + octets).events, self.play(ENVELOPE).events)
+        again = self.play(HELLO + MAIL + octets)
+        self.assertEqual((again.count(Mail), again.count(Rcpt)), (2, 1))
+
+    def test_long_plain_paths(self) -> None:
+        """A path and its local part have limits (RFC 5321, 4.5.3.1), however they are read."""
+        label = b"d" * 60 + b"."
+        for path, code in (
+            (b"a" * 64 + b"@b.example", 250),
+            (b"a" * 65 + b"@b.example", 501),
+            (b"abcd@" + label * 4 + b"e" * 5, 250),
+            (b"abcde@" + label * 4 + b"e" * 5, 501),
+        ):
+            self.assertEqual(
+                self.codes(HELLO + b"MAIL FROM:<" + path + b">\r\n"), [250, code], path
+            )
 
     def test_unrecognized(self) -> None:
         """A line that begins with no verb is handed on, its first word cut and in lower case."""
@@ -561,10 +587,16 @@ class HeadersEndTests(ConversationCase):
 
     def test_not_asked_for(self) -> None:
         """Nobody is told who does not want to know."""
-        session = Conversation()
-        session.machine.announce_headers = False
-        session.send(ENVELOPE + b"A: b\r\n\r\nbody\r\n.\r\n")
-        self.assertEqual(session.events[4:], [b"A: b\r\n\r\nbody\r\n", ContentEnd()])
+        for content in (b"A: b\r\n\r\nbody\r\n", b"A: b\r\n", b"\n\r\n", b""):
+            for size in (1000, 3, 1):
+                session = Conversation()
+                session.machine.announce_headers = False
+                session.send(*cut(ENVELOPE + content + b".\r\nNOOP\r\n", size))
+                good = content != b"\n\r\n"
+                *stored, end, noop = session.events[4:]
+                self.assertEqual(stored, [content] if content and good else [], (content, size))
+                assert isinstance(end, ContentEnd)
+                self.assertEqual((end.refusal is None, noop), (good, Noop()))
 
 
 class AuthTests(ConversationCase):
@@ -636,6 +668,23 @@ class LimitTests(ConversationCase):
         self.assertEqual(self.codes(exact[:-2] + b"xx", limits=limits), [500])
         self.assertEqual(self.codes(exact[:-2] + b"x", limits=limits), [])
 
+    def test_plain_commands_have_the_same_limit(self) -> None:
+        """MAIL and RCPT of the usual kind, which are read in a shorter way, are refused too."""
+        limits = Limits(command_line=40)
+        for length, code in ((40, 250), (41, 500)):
+            domain = b"d" * (length - len(b"MAIL FROM:<a@.example>\r\n"))
+            octets = HELLO + b"MAIL FROM:<a@" + domain + b".example>\r\n"
+            self.assertEqual(self.codes(octets, limits=limits), [250, code])
+
+    def test_a_line_too_long_ends_in_a_command(self) -> None:
+        """What ends a line that was refused is no command, wherever a segment begins."""
+        for end in (MAIL, RCPT, DATA, b"QUIT\r\n", b"XVERB\r\n"):
+            session = Conversation()
+            session.send(HELLO + MAIL + RCPT)
+            state = session.machine.state
+            self.assertEqual(session.send(b"x" * 3000, end, b"NOOP\r\n"), [500, 250], end)
+            self.assertIs(session.machine.state, state)
+
     def test_a_megabyte_without_a_newline(self) -> None:
         """An endless line is refused once and not kept, among commands and in an AUTH exchange."""
         for begun, replies in ((HELLO, [500]), (HELLO + b"AUTH PLAIN\r\n", [])):
@@ -697,7 +746,7 @@ class LimitTests(ConversationCase):
         """A hundred thousand commands that move no mail end with one 421."""
         session = Conversation()
         replies = session.send(b"RSET\r\n" * 100_000, b"RSET\r\n" * 100_000)
-        self.assertEqual(replies, [250] * 100 + [421])
+        self.assertEqual(runs(replies), [(250, 100), (421, 1)])
         self.assertTrue(session.closed)
         self.assertEqual(session.machine.pending, 0)
 
@@ -733,7 +782,7 @@ class LimitTests(ConversationCase):
         """Of ten thousand recipients the first thousand are taken, the others get 452."""
         session = Conversation()
         replies = session.send(HELLO + MAIL + RCPT * 10_000 + DATA)
-        self.assertEqual(replies, [250] * 1002 + [452] * 9000 + [354])
+        self.assertEqual(runs(replies), [(250, 1002), (452, 9000), (354, 1)])
         self.assertEqual((session.count(Rcpt), session.machine.recipients), (1000, 1000))
 
     def test_refused_recipients_do_not_count(self) -> None:
@@ -751,7 +800,7 @@ class LimitTests(ConversationCase):
         self.assertEqual(self.codes(octets, limits=limits), [503, 500, *[250] * 6])
         session = Conversation(limits)
         replies = session.send(b"DATA\r\n" * 200 + b"X\r\n" * 200 + b"NOOP\r\n" * 200)
-        self.assertEqual(replies, [503] * 200 + [500] * 200 + [250] * 200)
+        self.assertEqual(runs(replies), [(503, 200), (500, 200), (250, 200)])
 
     def test_message_size(self) -> None:
         """A message of exactly the limit is taken; one octet more is refused, in the end."""
