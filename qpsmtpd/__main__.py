@@ -128,8 +128,15 @@ def _tap(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
     application = Application("qpsmtpd")
-    makeService(parsed).setServiceParent(IServiceCollection(application))
-    IPersistable(application).save(filename=options.output)
+    try:
+        makeService(parsed).setServiceParent(IServiceCollection(application))
+        IPersistable(application).save(filename=options.output)
+    except SystemExit as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{options.output}: {error.strerror}", file=sys.stderr)
+        return 1
     print(f"Run it with: twistd -f {options.output}")
     return 0
 
