@@ -429,6 +429,8 @@ class SMTPProtocol:
             return
         if not self._running and self._waiting is None and not self._ended:
             self._advance()
+            if self.factory.stopping and not self._ended:
+                self.shut_down()  # before the client begins another message
 
     def _gone(self, failure: Failure) -> None:
         self._waiting = None

@@ -86,6 +86,8 @@ class Supervisor(Service):
         for number, port in enumerate(self._ports):
             descriptors[FIRST_DESCRIPTOR + number] = port.fileno()
         arguments = [sys.executable, "-m", "qpsmtpd", "worker", command_line(self.options)]
+        # A worker that is told to reload before it knows how would die of it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
             self._reactor.spawnProcess(
                 worker, sys.executable, arguments, env=dict(os.environ), childFDs=descriptors
@@ -95,6 +97,8 @@ class Supervisor(Service):
             self._spawn_later()
         else:
             self.workers.append(worker)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def ended(self, worker: _Worker, reason: Failure) -> None:
         """A worker has ended; start another, unless we are stopping."""

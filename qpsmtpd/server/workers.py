@@ -65,6 +65,7 @@ def main(argument: str) -> int:
     )
     service.privilegedStartService()
     service.startService()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the supervisor blocked it
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     StandardIO(_Lifeline(reactor), stdout=nowhere)  # type: ignore[call-arg]

@@ -1,0 +1,1 @@
+"""What operators have to be able to trust: real processes, real sockets, and bad luck."""
