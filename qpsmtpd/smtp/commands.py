@@ -1,3 +1,4 @@
+# -*- test-case-name: tests.smtp.test_commands -*-
 """The commands of SMTP as values, and how one is read from its line."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# -*- test-case-name: tests.smtp.test_extensions -*-
 """Service extensions: the EHLO keywords, and the parameters that each adds to MAIL and RCPT."""
 
 from __future__ import annotations

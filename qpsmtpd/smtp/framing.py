@@ -1,3 +1,4 @@
+# -*- test-case-name: tests.smtp.test_framing -*-
 """Message content: where it ends, how it was stuffed, and what it may contain."""
 
 from __future__ import annotations

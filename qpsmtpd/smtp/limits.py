@@ -1,3 +1,4 @@
+# -*- test-case-name: tests.smtp.test_framing -*-
 """Every limit of a session, as a number, in one place."""
 
 from __future__ import annotations

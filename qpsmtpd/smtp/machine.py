@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_machine -*-
+# -*- test-case-name: tests.smtp.test_machine,tests.smtp.test_machine_fuzz -*-
 """The server's side of SMTP without I/O: octets in, commands out; replies in, octets out.
 
 The machine owns framing, the order of commands, pipelining and every limit that

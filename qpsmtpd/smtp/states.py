@@ -1,3 +1,4 @@
+# -*- test-case-name: tests.smtp.test_states -*-
 """The table of an SMTP session: which command may follow which (RFC 5321, 4.1.4)."""
 
 from __future__ import annotations
