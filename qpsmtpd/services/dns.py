@@ -174,16 +174,10 @@ class Resolver:
         work = Deferred.fromCoroutine(self._resolve(key)).addTimeout(self._limit, self._clock)
 
         def finished(result: Any) -> None:
-            if self._open.get(key) is question:
-                del self._open[key]
+            del self._open[key]
             question.finish(result)
 
-        def abandon() -> None:
-            # At once: who asks next must not join a question that is being given up.
-            self._open.pop(key, None)
-            work.cancel()
-
-        question.abandon = abandon
+        question.abandon = work.cancel
         work.addBoth(finished)
         return answer
 

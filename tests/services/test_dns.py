@@ -430,6 +430,15 @@ class ServersTests(ScriptedCase):
             resolver = self.resolver(self.address, address)
             self.assertEqual(await resolver.a("a.example"), ["192.0.2.1"])
 
+    async def test_asked_once(self) -> None:
+        """A server that says it cannot answer is not asked the same question again."""
+        second, address = self.serve()
+        self.says(code=dns.ESERVER)
+        second.udp = lambda query: reply(query, code=dns.EREFUSED)
+        with self.assertRaises(ResolverError):
+            await self.resolver(self.address, address).a("a.example")
+        self.assertEqual((len(self.server.asked), len(second.asked)), (1, 1))
+
     async def test_nobody_listens(self) -> None:
         """A refused datagram does not cost the time of a silent server."""
         port = reactor.listenUDP(0, DatagramProtocol(), interface="127.0.0.1")
