@@ -30,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m qpsmtpd", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m qpsmtpd",
+        description="Look at a configuration, list plugins, write a tap file.",
+    )
     parser.add_argument("--version", action="version", version=f"qpsmtpd {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -46,7 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     tap = commands.add_parser("tap", help="write a tap file for twistd -f")
     tap.add_argument("-o", "--output", default="qpsmtpd.tap", help="the file to write")
     tap.add_argument(
-        "options", nargs=argparse.REMAINDER, help="behind --, the options of twistd qpsmtpd"
+        "options",
+        nargs=argparse.REMAINDER,
+        metavar="-- OPTION",
+        help="the options of twistd qpsmtpd",
     )
     tap.set_defaults(run=_tap)
 

@@ -43,26 +43,20 @@ class Options(_Options):
         self.networks: list[str] = []
 
     def opt_config(self, directory: str) -> None:
-        """Folder with control files. May be given several times; for each file the last
-        folder that has it wins.
-        """
+        """Folder with control files. Several times: for each file, the last that has it wins."""
         # twistd goes to another folder later, if it is told to.
         self.directories.append(os.path.abspath(directory))
 
     opt_c = opt_config
 
     def opt_listen(self, endpoint: str) -> None:
-        """Endpoint to listen on, as Twisted writes them (default:
-        tcp:2525:interface=127.0.0.1). May be given several times.
-        """
+        """Endpoint, several times for more. [default: tcp:2525:interface=127.0.0.1]"""
         self.endpoints.append(endpoint)
 
     opt_l = opt_listen
 
     def opt_proxy_from(self, network: str) -> None:
-        """Network whose connections begin with a PROXY header, or unix for those on UNIX
-        sockets. May be given several times.
-        """
+        """Network whose connections begin with a PROXY header; unix for UNIX sockets."""
         if network != "unix":
             try:
                 ip_network(network)

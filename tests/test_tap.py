@@ -1,6 +1,8 @@
 """The options of ``twistd qpsmtpd``."""
 
 import os
+import re
+from pathlib import Path
 
 from twisted.application.service import IServiceMaker
 from twisted.plugin import IPlugin
@@ -112,6 +114,15 @@ class ServiceTests(FolderTestCase):
         ):
             caught = self.assertRaises(SystemExit, makeService, self.options(*words))
             self.assertIn(f'"{words[1]}": expected ', str(caught))
+
+    def test_documented(self) -> None:
+        """The reference has every option, and no other."""
+        checkout = Path(__file__).resolve().parent.parent
+        page = (checkout / "docs" / "reference" / "command-line.md").read_text()
+        part = page.partition("## `twistd qpsmtpd`")[2].partition("### ")[0]
+        documented = set(re.findall(r"^\|(?: `-\w`,)? `--([a-z-]+)", part, re.MULTILINE))
+        options = {name.rstrip("=") for name in Options().longOpt}
+        self.assertEqual(documented, options - {"help", "version"})
 
     def test_twistd_plugin(self) -> None:
         """twistd finds the server by its name."""
