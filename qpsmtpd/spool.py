@@ -23,7 +23,11 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import BinaryIO, Final
 
-__all__ = ["Spool", "remove_stale"]
+__all__ = ["DISK_FULL", "Spool", "remove_stale"]
+
+#: The errors that mean that there is no space for more octets: on the disk, for the user, or
+#: within what the process may write.
+DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 #: Small writes are collected until this many octets go to the file at once.
 WRITE_BLOCK: Final = 64 * 1024

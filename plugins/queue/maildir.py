@@ -26,7 +26,6 @@ wait for the disk, ``451 4.3.2``; the log has the reason.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import socket
@@ -54,6 +53,7 @@ from qpsmtpd.maildir import Chunks, MaildirWriter, QueueFull
 from qpsmtpd.message import Message
 from qpsmtpd.session import Transaction
 from qpsmtpd.smtp.address import Address
+from qpsmtpd.spool import DISK_FULL
 from qpsmtpd.verdicts import Verdict, accept, defer
 
 NAME = "queue/maildir"
@@ -70,8 +70,6 @@ _MESSAGE_ID: Final = re.compile(
 
 #: Octets of a message that are searched for it.
 _SEARCHED: Final = 8192
-
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @converter("a pattern with %l, %d or %u in it, as in %d/%l")
@@ -141,7 +139,7 @@ class Maildir:
             log.error(
                 "could not store a message: {error}", error=error, session=transaction.session.id
             )
-            if error.errno in _FULL:
+            if error.errno in DISK_FULL:
                 return defer("Insufficient storage, try again later", "4.3.1", code=452)
             return defer("The message could not be stored, try again later", "4.3.0", code=451)
         return accept(_queued(message))

@@ -52,13 +52,26 @@ class Hub:
         return IReactorFDSet.providedBy(reactor) and hasattr(select, "epoll")
 
     def add(self, descriptor: int, protocol: SMTPProtocol) -> None:
-        """Read for a connection."""
+        """Read for a connection.
+
+        :raises OSError: The system has no descriptor or no memory for it.
+        """
         if self._epoll is None:
             self._epoll = select.epoll()
+        self._epoll.register(descriptor, select.EPOLLIN)
         if not self._protocols:
             self._reactor.addReader(self)
         self._protocols[descriptor] = protocol
-        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def pause(self, descriptor: int) -> None:
+        """Leave unread what a connection's client sends. That it has vanished is still noticed."""
+        if descriptor in self._protocols:
+            self._epoll.modify(descriptor, 0)
+
+    def resume(self, descriptor: int) -> None:
+        """Read for a connection again."""
+        if descriptor in self._protocols:
+            self._epoll.modify(descriptor, select.EPOLLIN)
 
     def remove(self, descriptor: int) -> None:
         """Read for a connection no more."""
@@ -80,10 +93,13 @@ class Hub:
 
     def doRead(self) -> None:
         protocols = self._protocols
-        for descriptor, _ in self._epoll.poll(0, AT_ONCE):
+        for descriptor, events in self._epoll.poll(0, AT_ONCE):
             protocol = protocols.get(descriptor)
             if protocol is None:
                 continue  # another one's data has ended it
+            if not events & select.EPOLLIN:
+                protocol.vanished()
+                continue
             try:
                 data = protocol.receive(READ_SIZE)
             except BlockingIOError:

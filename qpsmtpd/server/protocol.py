@@ -15,7 +15,7 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     ITCPTransport,
 )
-from twisted.internet.main import CONNECTION_DONE
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -52,7 +52,7 @@ from qpsmtpd.smtp.commands import (
 from qpsmtpd.smtp.machine import HEADERS_END, AuthLine, ContentEnd, Need
 from qpsmtpd.smtp.reply import Reply
 from qpsmtpd.smtp.sasl import MECHANISMS, Credentials, SASLError, challenge_text, decode
-from qpsmtpd.spool import Spool
+from qpsmtpd.spool import DISK_FULL, Spool
 from qpsmtpd.trace import describe
 from qpsmtpd.verdicts import OK, Kind, Verdict
 
@@ -64,6 +64,7 @@ __all__ = ["SMTPProtocol", "judged"]
 log: Final = Logger()
 
 _CLOSED: Final = Failure(CONNECTION_DONE)
+_VANISHED: Final = Failure(CONNECTION_LOST)
 
 #: Events that one client gets before the others have their turn.
 EVENTS_PER_TURN: Final = 200
@@ -85,6 +86,7 @@ _UNDECIDED: Final = Reply(450, "No plugin decided if relaying is allowed", "4.7.
 _NOT_QUEUED: Final = Reply(451, "Queuing declined or disabled; try again later", "4.3.0")
 _QUEUED: Final = Reply(250, "Queued", "2.0.0")
 _STORAGE: Final = Reply(452, "Insufficient system storage", "4.3.1")
+_NOT_STORED: Final = Reply(451, "The message could not be stored, try again later", "4.3.0")
 _TLS_READY: Final = Reply(220, "Go ahead with TLS", "2.0.0")
 _TIMEOUT: Final = Reply(421, "Connection timed out", "4.4.2")
 _SHUTDOWN: Final = Reply(421, "Service shutting down", "4.3.2")
@@ -180,10 +182,7 @@ class SMTPProtocol:
             self._send = connection.send
             hub = self.factory.hub
             if hub is not None:
-                self.receive = connection.recv
-                self._descriptor = connection.fileno()
-                transport.stopReading()  # type: ignore[attr-defined]
-                hub.add(self._descriptor, self)
+                self._join_hub(hub, connection)
         self.connectionMade()
 
     def connectionMade(self) -> None:
@@ -244,6 +243,10 @@ class SMTPProtocol:
         pass  # connectionLost follows
 
     # What the hub calls.
+
+    def vanished(self) -> None:
+        """The client is gone, though what it has said was not all read."""
+        self.transport.connectionLost(_VANISHED)
 
     def leave_hub(self) -> None:
         """Let the transport read again: it knows what to do about the end of a stream."""
@@ -348,7 +351,7 @@ class SMTPProtocol:
             return
         self._paused = True
         if self._descriptor >= 0:
-            self.factory.hub.remove(self._descriptor)
+            self.factory.hub.pause(self._descriptor)
         else:
             self.transport.pauseProducing()
 
@@ -356,9 +359,20 @@ class SMTPProtocol:
         if self._paused and not self._clogged and not self._ended:
             self._paused = False
             if self._descriptor >= 0:
-                self.factory.hub.add(self._descriptor, self)
+                self.factory.hub.resume(self._descriptor)
             else:
                 self.transport.resumeProducing()
+
+    def _join_hub(self, hub: Any, connection: Any) -> None:
+        self.receive = connection.recv
+        descriptor = connection.fileno()
+        try:
+            hub.add(descriptor, self)
+        except OSError as error:  # the system has no more to give; the transport reads, then
+            log.warn("A connection is read by itself: {error}", error=error)
+        else:
+            self._descriptor = descriptor
+            self.transport.stopReading()
 
     def _forget_hub(self) -> None:
         if self._descriptor >= 0:
@@ -754,7 +768,7 @@ def _content(self: SMTPProtocol, chunk: bytes) -> None:
         transaction.message.spool.write(chunk)
     except OSError as error:
         log.error("cannot spool a message: {error}", error=error)
-        self._refused = _STORAGE
+        self._refused = _STORAGE if error.errno in DISK_FULL else _NOT_STORED
         return
     ask = self.chain.content
     if ask is not None:
