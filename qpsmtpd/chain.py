@@ -74,7 +74,8 @@ class Link:
     :ivar name: The name in logs and traces: the line of the ``plugins`` file.
     :ivar skip_faults: Whether it is passed over when it fails; otherwise the client is told to
         come back later.
-    :ivar time_limit: Seconds it may take for one answer; 0 is the chain's limit.
+    :ivar time_limit: Seconds it may take for one answer; 0 is the chain's limit, and for
+        middleware none.
     """
 
     __slots__ = ("component", "name", "skip_faults", "time_limit")
@@ -301,7 +302,9 @@ class Chain:
 
             async def wrapped() -> Any:
                 began = perf_counter()
-                answer = await self._answer(hook, link, arguments, kept, (call, proceed), 0)
+                # What it wraps has limits of its own; it has one only where its line says so.
+                limit = link.time_limit
+                answer = await self._answer(hook, link, arguments, kept, (call, proceed), limit)
                 if answer is None and given != [None]:
                     # It failed and is passed over: the rest of the chain has its say.
                     return heard[-1] if heard else await proceed()
@@ -332,7 +335,8 @@ class Chain:
         """
         for method, link in pairs[position:]:
             began = perf_counter()
-            answer = await self._answer(hook, link, arguments, method, arguments, None, pending)
+            limit = link.time_limit or self._time_limit
+            answer = await self._answer(hook, link, arguments, method, arguments, limit, pending)
             pending = None
             self._report(hook, link, arguments, answer)
             if answer is not None:
@@ -350,23 +354,21 @@ class Chain:
         arguments: tuple[Any, ...],
         method: Ask,
         handed: tuple[Any, ...],
-        time_limit: float | None,
+        time_limit: float,
         pending: Any = None,
     ) -> Any:
         """One component's answer, whatever it does: waits, fails or talks nonsense.
 
         :param handed: What the method receives.
-        :param time_limit: Seconds; ``None`` for the link's or the chain's limit. The limit of a
-            middleware is the sum of what it wraps, so it has none of its own.
+        :param time_limit: Seconds; 0 for no limit.
         """
         began = perf_counter()
         try:
             answer = method(*handed) if pending is None else pending
+            if isinstance(answer, types.CoroutineType):
+                answer = settle(answer)
             if answer is not None and isawaitable(answer):
-                limit = time_limit
-                if limit is None:
-                    limit = link.time_limit or self._time_limit
-                answer = await self._waited(answer, limit)
+                answer = await self._waited(answer, time_limit)
                 if answer is None:
                     _note(hook, link, arguments, "waited", began)
             if answer is None or hook.notice:
@@ -403,6 +405,8 @@ class Chain:
                 outcome.errback(ComponentTimeoutError(f"no answer within {limit:g} seconds"))
             else:
                 outcome.callback(result)
+                if isinstance(result, Failure):
+                    result.cleanFailure()  # its traceback holds the session
 
         timer = self._clock.callLater(limit, expire)
         waiting.addBoth(arrived)
@@ -421,6 +425,7 @@ class Chain:
             session=getattr(scope, "id", None),
         )
         _note(hook, link, arguments, f"fault({type(failure.value).__name__})", began)
+        failure.cleanFailure()  # its traceback holds the session
         if link.skip_faults or hook.notice or Verdict not in hook.answers:
             return None
         return TEMPFAIL
@@ -494,8 +499,6 @@ def _failure() -> Failure:
 def _deferred(awaitable: Awaitable[Any]) -> Deferred[Any]:
     if isinstance(awaitable, Deferred):
         return awaitable
-    if isinstance(awaitable, types.CoroutineType):
-        return Deferred.fromCoroutine(awaitable)
     return Deferred.fromCoroutine(_await(awaitable))
 
 
@@ -518,6 +521,7 @@ def settle(coroutine: types.CoroutineType[Any, Any, Any] | Any) -> Any:
 
 def _resume(coroutine: Any, waiting: Any) -> Generator[Any, Any, Any]:
     """The rest of a coroutine that has already asked for something."""
+    value: Any
     while True:
         try:
             result = yield waiting
@@ -532,3 +536,5 @@ def _resume(coroutine: Any, waiting: Any) -> Generator[Any, Any, Any]:
             waiting = step(value)
         except StopIteration as stop:
             return stop.value
+        finally:
+            value = None  # an error's traceback holds this frame: together they would stay

@@ -401,6 +401,17 @@ class MiddlewareTests(ChainTestCase):
         later.answer.callback(OK)
         self.assertIs(self.successResultOf(answer), OK)
 
+    def test_own_limit(self) -> None:
+        """A middleware whose line gives it a time limit has to answer in it."""
+
+        async def stuck(call: Call, proceed: Proceed) -> Any:
+            return await Deferred()
+
+        answer = self.ask(Link(Wrapper(stuck), "stuck", time_limit=5))
+        self.clock.advance(5)
+        self.assertIs(self.successResultOf(answer), TEMPFAIL)
+        self.assert_fault(ComponentTimeoutError, "stuck")
+
     def test_named_hooks(self) -> None:
         """It stands around the hooks it names, also where nobody stands after it."""
 

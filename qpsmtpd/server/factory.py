@@ -348,7 +348,7 @@ class SMTPFactory:
     def _cut(self) -> None:
         for protocol in list(self.protocols):
             protocol.close(_STOPPING)
-            protocol.transport.abortConnection()
+            protocol.cut()
 
     def _stop_chain(self, chain: Chain) -> None:
         self.let_finish(Deferred.fromCoroutine(chain.stop()))

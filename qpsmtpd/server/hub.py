@@ -111,7 +111,7 @@ class Hub:
                     protocol.dataReceived(data)
                 except Exception:
                     log.failure("The engine failed in session {id}", id=protocol.session.id)
-                    protocol.transport.abortConnection()
+                    protocol.cut()
             else:
                 protocol.leave_hub()  # the transport finds the end, or the error, itself
 

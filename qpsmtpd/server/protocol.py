@@ -207,6 +207,8 @@ class SMTPProtocol:
             secured(self)
 
     def dataReceived(self, data: bytes) -> None:
+        if self._ended:
+            return  # under TLS a client can talk on until it agrees to the end
         machine = self._machine
         machine.receive(data)
         self.active = self.factory.now
@@ -224,8 +226,11 @@ class SMTPProtocol:
                 session=self.session.id,
                 reason=reason.getErrorMessage(),
             )
-        self._end()
-        self.factory.forget(self)
+        try:
+            self._end()
+        finally:
+            self.factory.forget(self)
+            self.transport = None  # under TLS it would hold us, and we it
 
     # What the transport calls when the client does not read its replies.
 
@@ -240,7 +245,8 @@ class SMTPProtocol:
             self._advance()
 
     def stopProducing(self) -> None:
-        pass  # connectionLost follows
+        # connectionLost follows; TLS, which the transport keeps, would keep us.
+        self.transport.unregisterProducer()
 
     # What the hub calls.
 
@@ -259,7 +265,7 @@ class SMTPProtocol:
         """Close the connection of a client that took too long."""
         if self._ended:
             if now - self.active > CLOSE_TIME:
-                self.transport.abortConnection()
+                self.cut()
             return
         limits = self._machine.limits
         receiving = self._machine.receiving
@@ -280,6 +286,11 @@ class SMTPProtocol:
         self._cancel()
         self._machine.close(reply)
         self._finish()
+
+    def cut(self) -> None:
+        """Cut the connection, if it is still there."""
+        if self.transport is not None:
+            self.transport.abortConnection()
 
     def shut_down(self) -> bool:
         """Let the session come to its end; whether a message is on its way in it."""
@@ -317,7 +328,7 @@ class SMTPProtocol:
         octets = machine.outgoing()
         if octets:
             self._write(octets)
-        if not turns:
+        if not turns and self._waiting is None:
             # Others first. A client that pipelines without end gets its share, no more.
             self._then_later()
         elif self._paused and self._waiting is None:
@@ -347,7 +358,7 @@ class SMTPProtocol:
         self.transport.write(octets)
 
     def _stop_reading(self) -> None:
-        if self._paused:
+        if self._paused or self._ended:
             return
         self._paused = True
         if self._descriptor >= 0:
@@ -381,6 +392,8 @@ class SMTPProtocol:
 
     def _finish(self) -> None:
         """Send what is left to say, and close."""
+        if self._ended:
+            return
         octets = self._machine.outgoing()
         if octets:
             self._write(octets)
@@ -449,6 +462,7 @@ class SMTPProtocol:
     def _gone(self, failure: Failure) -> None:
         self._waiting = None
         if self._ended:
+            failure.cleanFailure()  # its traceback holds the session
             return  # a late result of something that nobody waits for any more
         if not isinstance(failure.value, CancelledError):
             log.failure("The engine failed in session {session}", failure, session=self.session.id)

@@ -1,0 +1,90 @@
+"""Ends of sessions, when several things happen at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from qpsmtpd.interfaces import IRcpt
+from qpsmtpd.server.protocol import CLOSE_TIME, EVENTS_PER_TURN
+from qpsmtpd.session import Transaction
+from qpsmtpd.smtp.address import Address
+from qpsmtpd.testing import ComponentTestCase
+from qpsmtpd.verdicts import OK, Verdict
+from tests.recorder import Later, Recorder
+
+
+@implementer(IRcpt)
+class WaitsForOne:
+    """Waits at one recipient, and takes all others."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    def rcpt(self, transaction: Transaction, recipient: Address) -> Verdict | Deferred[Any]:
+        return Deferred(self._cancel) if recipient.local_part == "slow" else OK
+
+    def _cancel(self, _: Deferred[Any]) -> None:
+        self.cancelled = True
+
+
+class EndsTests(ComponentTestCase):
+    def test_talks_on(self) -> None:
+        """A client that talks on after the end does not put it off."""
+        conversation = self.open()
+        conversation.stop_reading()
+        conversation.send("QUIT")
+        for _ in range(int(CLOSE_TIME) + 1):
+            self.assertFalse(conversation.closed)
+            conversation.protocol.dataReceived(b"NOOP\r\n")
+            self.clock.advance(1)
+        self.assertTrue(conversation.closed)
+
+    def test_does_not_read_at_shutdown(self) -> None:
+        """At shutdown, a client that does not read its 421 is cut off before the grace ends."""
+        conversation = self.open()
+        busy = self.join(conversation)
+        busy.envelope()
+        busy.send("DATA")
+        conversation.stop_reading()
+        stopped = Deferred.fromCoroutine(conversation.factory.stop(10 * CLOSE_TIME))
+        for _ in range(int(CLOSE_TIME) + 2):
+            self.clock.advance(1)
+        self.assertTrue(conversation.closed)
+        busy.lose()
+        self.successResultOf(stopped)
+
+    def test_gone_at_end_of_turn(self) -> None:
+        """What waits is cancelled with its client, also where it was the last of a turn."""
+        component = WaitsForOne()
+        conversation = self.open(component)
+        conversation.greet()
+        fast = [f"RCPT TO:<{number}@mail.example>" for number in range(EVENTS_PER_TURN - 2)]
+        conversation.send("MAIL FROM:<>", *fast, "RCPT TO:<slow@mail.example>")
+        self.assertEqual(len(conversation.said), EVENTS_PER_TURN - 1)
+        conversation.lose()
+        self.assertTrue(component.cancelled)
+
+    def test_shutdown_at_end_of_turn(self) -> None:
+        """Nor does a shutdown take such a session for an idle one."""
+        component = WaitsForOne()
+        conversation = self.open(component)
+        conversation.greet()
+        fast = [f"RCPT TO:<{number}@mail.example>" for number in range(EVENTS_PER_TURN - 2)]
+        conversation.send("MAIL FROM:<>", *fast, "RCPT TO:<slow@mail.example>")
+        self.assertTrue(conversation.protocol.shut_down())
+        self.assertFalse(conversation.closed)
+        conversation.lose()
+
+    def test_waits_when_cut(self) -> None:
+        """When the grace is over, sessions that wait are told and cut."""
+        later = Later("noop")
+        conversation = self.open(later, Recorder("disconnect"))
+        conversation.send("NOOP")
+        stopped = Deferred.fromCoroutine(conversation.factory.stop(5))
+        self.clock.advance(5)
+        self.successResultOf(stopped)
+        self.assertEqual(conversation.said, ["421 4.3.2 Service shutting down, try again later"])
+        self.assertTrue(later.cancelled)
