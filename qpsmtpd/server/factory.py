@@ -14,10 +14,17 @@ from collections.abc import Awaitable, Iterable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import (
+    IProtocolFactory,
+    IReactorTime,
+    ISSLTransport,
+    ITCPTransport,
+)
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from qpsmtpd import __version__
@@ -367,7 +374,14 @@ class _TurnedAway(Protocol):
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
 
-    def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.transport.write(self._reply.octets)
-        self.transport.loseConnection()
+    def makeConnection(self, transport: Any) -> None:
+        if ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport):
+            # At once: many who come together would keep a descriptor each until the next turn.
+            try:
+                transport.getHandle().send(self._reply.octets)  # type: ignore[attr-defined]
+            except OSError:
+                pass  # it is gone already
+            transport.connectionLost(Failure(CONNECTION_DONE))  # type: ignore[attr-defined]
+        else:
+            transport.write(self._reply.octets)
+            transport.loseConnection()

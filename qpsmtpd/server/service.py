@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
 from qpsmtpd.configuration.load import Configuration, control_files, load
 from qpsmtpd.server import sockets
+from qpsmtpd.server.descriptors import provide
 from qpsmtpd.server.factory import SMTPFactory
 from qpsmtpd.server.options import ServerOptions
 from qpsmtpd.server.pidfile import remove_pid, write_pid
@@ -122,22 +123,26 @@ class SMTPService(Service):
 
     def _prepare(self) -> Configuration:
         assert self._registry is not None
-        found = prepare(self.options, self._registry, self._reactor)
-        return dataclasses.replace(found, settings=_shared(found.settings, self._share))
+        return prepare(self.options, self._registry, self._reactor)
+
+    def _settings(self, configuration: Configuration) -> Settings:
+        """The settings of a configuration, as far as this process can have them."""
+        settings = _shared(configuration.settings, self._share)
+        return dataclasses.replace(settings, connections=provide(settings.connections))
 
     def privilegedStartService(self) -> None:
         """Open the sockets, while we may. Nobody is spoken to before the start."""
         reactor = self._reactor
         self._registry = ServiceRegistry(reactor, self.options.state)
         configuration = self._prepare()
+        self._logs = LogService.of(configuration.chain, configuration.loglevel)
+        self._logs.start()
         self.factory = SMTPFactory(
             configuration.chain,
-            configuration.settings,
+            self._settings(configuration),
             reactor,
             proxy_from=_networks(self.options),
         )
-        self._logs = LogService.of(configuration.chain, configuration.loglevel)
-        self._logs.start()
         for number, endpoint in enumerate(self.options.endpoints):
             port: Any
             if self._descriptors:
@@ -203,7 +208,7 @@ class SMTPService(Service):
             if not self.running or self.factory is None:
                 return False
             configuration = self._prepare()
-            await self.factory.replace(configuration.chain, configuration.settings)
+            await self.factory.replace(configuration.chain, self._settings(configuration))
         except (ConfigurationError, ConfigurationErrors) as error:
             for line in str(error).splitlines():
                 log.error("The configuration stays as it was: {line}", line=line)

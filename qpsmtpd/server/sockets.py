@@ -5,15 +5,20 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.tcp import Port as TCPPort
 from twisted.internet.unix import Port as UNIXPort
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from qpsmtpd.configuration.errors import ConfigurationError
 
 __all__ = ["adopt", "close", "endpoint", "listen"]
+
+#: Connections that may wait to be accepted, where the endpoint does not say. Those beyond
+#: Twisted's 50 lose a second, and more each time, before they try again.
+BACKLOG: Final = 1024
 
 
 def endpoint(reactor: Any, description: str) -> Any:
@@ -46,6 +51,8 @@ def listen(reactor: Any, description: str, factory: Any) -> IListeningPort:
     port: IListeningPort = outcome[0]
     if description.startswith("systemd:"):
         _share(port)  # systemd has it, too
+    elif isinstance(port, TCPPort | UNIXPort) and "backlog=" not in description:
+        port.socket.listen(BACKLOG)
     return port
 
 

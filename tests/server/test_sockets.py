@@ -15,6 +15,9 @@ from qpsmtpd.server import sockets
 from tests.server.processes import TWISTD, Server, connect
 from tests.services.binaries import find
 
+#: The state of a TCP connection that stands, as Linux numbers them.
+ESTABLISHED = 1
+
 
 class ListenTests(TestCase):
     async def test_listen_and_close(self) -> None:
@@ -27,6 +30,25 @@ class ListenTests(TestCase):
         await sockets.close(port)
         with self.assertRaises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", number), 10)
+
+    async def test_backlog(self) -> None:
+        """Hundreds may wait to be accepted, unless the endpoint says how many."""
+        for backlog in ("", ":backlog=1"):
+            description = f"tcp:0:interface=127.0.0.1{backlog}"
+            port: Any = sockets.listen(reactor, description, Factory.forProtocol(Protocol))
+            port.stopReading()
+            waiting = [socket.socket() for _ in range(300)]
+            for client in waiting:
+                client.setblocking(False)
+                client.connect_ex(("127.0.0.1", port.getHost().port))
+            # On the loopback interface a connection stands at once, or waits to try again.
+            states = [
+                client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] for client in waiting
+            ]
+            self.assertEqual(states.count(ESTABLISHED) == 300, not backlog)
+            for client in waiting:
+                client.close()
+            await sockets.close(port)
 
     def test_taken(self) -> None:
         """A port that somebody has raises what the system says."""

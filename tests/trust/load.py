@@ -175,6 +175,10 @@ class Load:
         """Wait until so many messages were accepted."""
         until(lambda: len(self.accepted) >= count, lambda: f"{self.accepted} {self.errors}")
 
+    def wait_for_refused(self, count: int) -> None:
+        """Wait until so many messages were refused."""
+        until(lambda: len(self.refused) >= count, lambda: f"{self.refused} {self.errors}")
+
     def stop(self) -> None:
         """Let every client come to its end."""
         self._stopping.set()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.server.processes import Server, until
+from tests.server.processes import Server
 from tests.trust.load import Client, Load, message, stored
 from tests.trust.servers import TrustTestCase, descriptors
 
@@ -101,10 +101,10 @@ class FullDiskTests(TrustTestCase):
         server = self.start()
         load = Load(server.port(), "full", clients=4, largest=2 * LARGE)
         self.addCleanup(load.stop)
-        for count in range(1, 4):
+        for _ in range(3):
             load.wait_for(len(load.accepted) + 10)
             disk.fill(server)
-            until(lambda: len(load.refused) >= 4 * count, lambda: server.said)
+            load.wait_for_refused(len(load.refused) + 4)
             disk.free(server)
         load.wait_for(len(load.accepted) + 10)
         load.stop()
