@@ -78,6 +78,7 @@ CLOSE_TIME: Final = 30.0
 #: An enumeration's member costs as much to look up as a method call.
 _ACCEPT: Final = Kind.OK
 
+_NO_RECIPIENTS: Final = Reply(554, "No valid recipients", "5.5.1")
 _GO_AHEAD: Final = Reply(354, "go ahead")
 _OK: Final = Reply(250, "OK", "2.0.0")
 _VRFY: Final = Reply(252, "Just try sending a mail and we'll see how it turns out ...", "2.1.5")
@@ -270,9 +271,12 @@ class SMTPProtocol:
         limits = self._machine.limits
         receiving = self._machine.receiving
         limit = limits.content_time if receiving else limits.command_time
+        transaction = self.session.transaction
+        # A chunk of BDAT that nobody wants is received without a message.
+        message = receiving and transaction is not None and transaction.message is not None
         late = (
             (0 < limit < now - self.active and self._waiting is None)
-            or (receiving and 0 < limits.message_time < now - self._content_began)
+            or (message and 0 < limits.message_time < now - self._content_began)
             or 0 < limits.session_time < time.time() - self.session.started
         )
         if late:
@@ -510,8 +514,8 @@ class SMTPProtocol:
 
     # Replies.
 
-    def _refuse(self, hook: str, verdict: Verdict, subject: object = "") -> None:
-        """Say what a verdict that is no ``OK`` stands for."""
+    def _refuse(self, hook: str, verdict: Verdict, subject: object = "") -> Reply:
+        """Say what a verdict that is no ``OK`` stands for, and give it."""
         if verdict.kind is Kind.DONE:
             reply = verdict.reply or self.session.take_reply()
             if reply is None:
@@ -528,8 +532,9 @@ class SMTPProtocol:
                 )
         machine = self._machine
         machine.reply(reply)
-        if verdict.disconnect:
+        if verdict.disconnect or reply.code == 421:
             machine.close()
+        return reply
 
     def greeting(self) -> Reply:
         """The 220 that begins the session."""
@@ -605,13 +610,17 @@ def _helo(self: SMTPProtocol, command: Helo) -> None:
 
 
 def _greeted(self: SMTPProtocol, verdict: Verdict | None, hello: str, host: str) -> None:
+    said = None
     if verdict is not None and verdict.kind is not _ACCEPT:
-        self._refuse(hello, verdict, host)
-        return
+        said = self._refuse(hello, verdict, host)
+        if not said.positive:
+            return
     self._reset()
     session = self.session
     session.hello = hello
     session.hello_host = host
+    if said is not None:
+        return
     if hello == "ehlo":
         self._machine.reply(self.ehlo_reply())
     else:
@@ -704,8 +713,8 @@ def _mail_decided(self: SMTPProtocol, verdict: Verdict | None, transaction: Tran
             reply = Reply(250, verdict.text, verdict.status or "2.1.0")
         self._machine.reply(reply)
         return
-    self._refuse("mail", verdict, transaction.reverse_path)
-    self._reset()
+    if not self._refuse("mail", verdict, transaction.reverse_path).positive:
+        self._reset()
 
 
 def _rcpt(self: SMTPProtocol, command: Rcpt) -> None:
@@ -752,6 +761,10 @@ def _rcpt_decided(
 def _data(self: SMTPProtocol, command: Data | Bdat) -> None:
     transaction = self.session.transaction
     assert transaction is not None
+    if not transaction.recipients:  # components answered all of them in their own way
+        self._machine.reply(_NO_RECIPIENTS)
+        self._reset()
+        return
     ask = self.chain.data
     answer = ask(transaction) if ask is not None else None
     if answer.__class__ is Deferred:
@@ -761,15 +774,17 @@ def _data(self: SMTPProtocol, command: Data | Bdat) -> None:
 
 
 def _data_decided(self: SMTPProtocol, verdict: Verdict | None, transaction: Transaction) -> None:
-    if verdict is not None and verdict.kind is not _ACCEPT:
+    if verdict is None or verdict.kind is _ACCEPT:
+        self._machine.reply(_GO_AHEAD)
+    else:
         self._refuse("data", verdict)
-        self._reset()
-        return
+        if not self._machine.recipients:  # the machine has ended the transaction
+            self._reset()
+            return
     settings = self.generation.settings
     transaction.message = Message(Spool(settings.size_threshold, settings.spool_dir))
     self._refused = None
     self._content_began = self.factory.now
-    self._machine.reply(_GO_AHEAD)
 
 
 def _content(self: SMTPProtocol, chunk: bytes) -> None:

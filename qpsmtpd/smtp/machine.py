@@ -290,6 +290,8 @@ class ServerMachine:
         :param reply: Said before the end, whether or not a reply is outstanding; 421
             may come at any time (RFC 5321, 3.8).
         """
+        if reply is None:
+            reply = self._refused  # a chunk's, which would have come when the chunk was over
         if reply is not None and not self._close:
             self._say(reply)
         self._waiting = None
