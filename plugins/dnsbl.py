@@ -58,7 +58,7 @@ from ipaddress import (
     IPv6Network,
     ip_address,
 )
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
@@ -181,8 +181,15 @@ class DNSBL:
     clock: IReactorTime = service(IReactorTime)
     environ: Mapping[str, str] = state(lambda: os.environ)
 
+    _note: str = state(str)
+
+    def __post_init__(self) -> None:
+        self._note = f"{_NAME} {id(self)}"  # there may be several instances
+
     def connect(self, session: Session) -> Answer:
-        stated = session.notes.get("RBLSMTPD", self.environ.get("RBLSMTPD"))
+        stated = session.note("RBLSMTPD")
+        if stated is None:
+            stated = self.environ.get("RBLSMTPD")
         if stated:
             return self._refusal(session, (self.rejectmsg, stated), "RBLSMTPD")
         if reason := policy.immunity(session):
@@ -206,7 +213,7 @@ class DNSBL:
 
     def rcpt(self, transaction: Transaction, recipient: Address) -> Answer:
         session = transaction.session
-        test: Work[Verdict | None] | None = session.notes[self._note]
+        test = cast("Work[Verdict | None] | None", session.note(self._note))
         if test is None or self.reject == "0":
             return None
         if self._special(recipient):
@@ -221,10 +228,6 @@ class DNSBL:
             policy.report(transaction, _NAME, f"skip, {reason}")
             return None
         return test
-
-    @property
-    def _note(self) -> str:
-        return f"{_NAME} {id(self)}"  # there may be several instances
 
     def _special(self, recipient: Address) -> bool:
         if recipient.local_part.lower() not in _SPECIAL:

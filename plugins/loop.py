@@ -52,9 +52,12 @@ class Loop:
         return deny("Too many hops", "5.4.6")
 
 
-def _header_section(message: Message) -> bytearray:
+def _header_section(message: Message) -> bytes | bytearray:
     """What the client sent before the body."""
     size = message.header_size
+    first = next(message.content_chunks(), b"")
+    if len(first) >= size:
+        return first[:size]
     head = bytearray()
     for chunk in message.content_chunks():
         head += chunk[: size - len(head)]

@@ -216,6 +216,7 @@ class Chain:
         costs as much as the call (benchmarks/hooks.py).
         """
         methods = tuple(method for method, _ in pairs)
+        scoped = hook.name not in ("config", "user_config")
         # By identity: one object may be in a chain twice, its bound methods are not.
         places = {id(method): place for place, method in enumerate(methods)}
 
@@ -226,7 +227,11 @@ class Chain:
         def answered(method: Ask, arguments: tuple[Any, ...], answer: Any, began: float) -> Any:
             position = places[id(method)]
             if answer.__class__ is wanted:
-                _record(hook, pairs[position][1], arguments, answer, began)
+                if scoped:
+                    said = answer.name if isinstance(answer, Verdict) else "answered"
+                    took = perf_counter() - began
+                    entry = (hook.name, pairs[position][1].name, said, took)
+                    arguments[0].record(_new_tuple(Decision, entry))
                 return answer
             return settle(self._asked(hook, pairs, position, arguments, rest, answer))
 

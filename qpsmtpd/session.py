@@ -55,7 +55,7 @@ class _Noted(Scope):
 
     def note(self, name: str) -> object:
         """A note without making room for notes where there are none."""
-        return None if self._notes is None else self._notes[name]
+        return None if self._notes is None else self._notes.get(name)
 
     def record(self, decision: Decision) -> None:
         """Add to the trace."""
@@ -204,6 +204,8 @@ class Transaction(_Noted):
 
     def end(self) -> None:
         """End the transaction: its work is cancelled and its message released."""
-        super().end()
+        self.ended = True
+        if self._work is not None:
+            super().end()
         if self.message is not None:
             self.message.close()

@@ -45,6 +45,7 @@ __all__ = [
     "parse_argument",
     "parse_mail",
     "parse_rcpt",
+    "plain_command",
     "plain_line",
     "split_path",
 ]
@@ -233,31 +234,26 @@ STARTTLS: Final = Starttls()
 
 #: MAIL, RCPT and DATA as nearly every client gives them: one search where the way through
 #: ``PARSERS`` takes five steps. It reads nothing that they would read differently.
-_PLAIN_LINE: Final = re.compile(
+plain_line: Final = re.compile(
     rb"(?:(?i:MAIL FROM|RCPT TO):(" + PLAIN_PATH.pattern + rb")|(?i:DATA))\r\n"
 ).match
 
 
-def plain_line(buffer: bytes, start: int) -> tuple[Mail | Rcpt | Data, int] | None:
-    """Read a line at once if it is a plain MAIL, RCPT or DATA.
+def plain_command(line: re.Match[bytes]) -> Mail | Rcpt | Data | None:
+    """The command on a line that ``plain_line`` has found.
 
-    A message of three such lines takes 5 us less with it (``python -m benchmarks messages``).
-
-    :returns: The command, and where the next line begins; ``None`` for any other line.
+    :returns: ``None`` if its path is over a limit.
     """
-    match = _PLAIN_LINE(buffer, start)
-    if match is None:
-        return None
-    path = match[1]
+    path = line[1]
     if path is None:
-        return DATA, match.end()
-    at = match.end(2) - match.start(1)
+        return DATA
+    at = line.end(2) - line.start(1)
     if at > MAX_LOCAL_PART + 1 or len(path) > MAX_PATH:
         return None
     address = plain_path(path, at)
-    if buffer[start] in b"Mm":
-        return Mail(address, NO_PARAMETERS), match.end()
-    return Rcpt(address, NO_PARAMETERS), match.end()
+    if line.string[line.start()] in b"Mm":
+        return Mail(address, NO_PARAMETERS)
+    return Rcpt(address, NO_PARAMETERS)
 
 
 def parse_mail(argument: bytes, extensions: Extensions) -> Mail | Reply:

@@ -9,7 +9,7 @@ from typing import Final
 from qpsmtpd.smtp.limits import BareNewlines, Limits
 from qpsmtpd.smtp.reply import Reply
 
-__all__ = ["END_OF_DATA", "ContentCheck", "dot_split"]
+__all__ = ["END_OF_DATA", "ContentCheck", "dot_split", "whole_message"]
 
 #: The only thing that ends content sent with DATA (RFC 5321, 4.1.1.4).
 END_OF_DATA: Final = b"\r\n.\r\n"
@@ -55,6 +55,41 @@ def dot_split(buffer: bytes, start: int, fresh: bool) -> tuple[bytes, int, bool]
     if dotted != found:
         content = content.replace(b"\r\n.", b"\r\n")
     return content, after, found >= 0
+
+
+def whole_message(buffer: bytes, start: int, most: int) -> bytes:
+    """Take a message that lies in a buffer as a whole and needs no work.
+
+    That is how nearly every small message comes. Everything else, a dot at the start of a line or
+    a bare newline included, is left to :func:`dot_split` and :class:`ContentCheck`, which take
+    another 3 us.
+
+    :param most: The size that no limit is below.
+
+    :returns: The content with its last CR LF; nothing if there is no such message. The rest of the
+        end of data, three octets, follows it.
+    """
+    found = buffer.find(b"\r\n.", start)
+    content = buffer[start : found + 2]
+    if (
+        found < 0
+        or len(content) > most
+        or not buffer.startswith(END_OF_DATA, found)
+        or content.startswith(b".")
+        or not _only_pairs(content)
+    ):
+        return b""
+    return content
+
+
+def _only_pairs(chunk: bytes) -> bool:
+    """Whether each CR and each LF is part of a CR LF."""
+    # splitlines breaks at CR, LF and CR LF alike. What it leaves out is two octets for each
+    # line exactly where all of them are CR LF. Counting the three takes twice as long, a
+    # regular expression six times: 3 us, 6 us and 18 us for 4 KiB.
+    lines = chunk.splitlines()
+    breaks = len(lines) if chunk.endswith((b"\r", b"\n")) else len(lines) - 1
+    return not lines or len(chunk) - len(b"".join(lines)) == 2 * breaks
 
 
 def _held_back(buffer: bytes, start: int) -> int:
@@ -143,12 +178,7 @@ class ContentCheck:
         if not last and chunk.endswith(b"\r"):
             self._held = b"\r"
             chunk = chunk[:-1]
-        # splitlines breaks at CR, LF and CR LF alike. What it leaves out is two octets for each
-        # line exactly where all of them are CR LF. Counting the three takes twice as long, a
-        # regular expression six times: 3 us, 6 us and 18 us for 4 KiB.
-        lines = chunk.splitlines()
-        breaks = len(lines) if chunk.endswith((b"\r", b"\n")) else len(lines) - 1
-        if not lines or len(chunk) - len(b"".join(lines)) == 2 * breaks:
+        if _only_pairs(chunk):
             return chunk
         if self._bare is BareNewlines.REPLACE:
             return _NEWLINE.sub(b"\r\n", chunk)

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from enum import Enum
 
 __all__ = ["BareNewlines", "Limits"]
@@ -65,7 +66,12 @@ class Limits:
     message_time: float = 3600
     session_time: float = 14400
     component_time: float = 120
+    #: A message of so many octets is over none of the limits above; derived from them.
+    harmless_size: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.command_line <= 0 or self.auth_line <= 0:
             raise ValueError("command_line and auth_line need a limit above 0")
+        sizes = [self.text_line, self.header_size, self.message_size]
+        harmless = min([size for size in sizes if size], default=sys.maxsize)
+        object.__setattr__(self, "harmless_size", harmless)
