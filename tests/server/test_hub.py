@@ -1,0 +1,402 @@
+"""One reader for many connections: alone with socket pairs, and under the reactor."""
+
+from __future__ import annotations
+
+import os
+import select
+import smtplib
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import DeferredList
+from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.task import Clock, deferLater
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
+
+from qpsmtpd.interfaces import IConnect
+from qpsmtpd.server import sockets
+from qpsmtpd.server.factory import SMTPFactory
+from qpsmtpd.server.hub import AT_ONCE, Hub
+from qpsmtpd.session import Session
+from qpsmtpd.settings import Settings
+from qpsmtpd.testing.cases import AcceptRecipients, MemoryQueue
+from tests.recorder import Later, Recorder
+from tests.server.certificates import write_certificate
+
+
+@implementer(IConnect)
+class OfferTLS:
+    """Offers STARTTLS."""
+
+    def __init__(self, certificate: str, key: str) -> None:
+        texts = [Path(path).read_text() for path in (key, certificate)]
+        self.context = PrivateCertificate.loadPEM("".join(texts)).options()
+
+    def connect(self, session: Session) -> None:
+        session.tls_context = self.context
+
+
+class Readers:
+    """A reactor's list of what it watches."""
+
+    def __init__(self) -> None:
+        self.readers: list[Any] = []
+
+    def addReader(self, reader: Any) -> None:
+        self.readers.append(reader)
+
+    def removeReader(self, reader: Any) -> None:
+        assert reader.fileno() >= 0, "Twisted could not find out what to remove"
+        self.readers.remove(reader)
+
+
+class Connection:
+    """A connection as the hub sees it, and its client.
+
+    :ivar heard: What has happened to it.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self.socket, self.client = socket.socketpair()
+        self.socket.setblocking(False)
+        self.descriptor = self.socket.fileno()
+        self.receive = self.socket.recv
+        self.session = Session("192.0.2.1", 25)
+        self.heard: list[object] = []
+        self.hub = hub
+        self.then: Any = lambda: None
+        hub.add(self.descriptor, self)  # type: ignore[arg-type]
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard.append(data)
+        self.then()
+
+    def leave_hub(self) -> None:
+        self.heard.append("end")
+        self.hub.remove(self.descriptor)
+
+    def vanished(self) -> None:
+        self.heard.append("vanished")
+        self.close()
+
+    def cut(self) -> None:
+        self.heard.append("cut")
+        self.close()
+
+    def close(self) -> None:
+        """End, in the order in which a transport does it."""
+        self.socket.close()
+        self.hub.remove(self.descriptor)
+
+
+class HubTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.readers = Readers()
+        self.hub = Hub(self.readers)
+        self.connections: list[Connection] = []
+        self.addCleanup(self.close)
+
+    def close(self) -> None:
+        for each in self.connections:
+            each.close()
+            each.client.close()
+
+    def connect(self, count: int) -> list[Connection]:
+        made = [Connection(self.hub) for _ in range(count)]
+        self.connections += made
+        return made
+
+    def test_reads(self) -> None:
+        """What a client says reaches its protocol, and no other."""
+        one, other = self.connect(2)
+        one.client.send(b"NOOP\r\n")
+        self.hub.doRead()
+        self.assertEqual((one.heard, other.heard), ([b"NOOP\r\n"], []))
+
+    def test_nothing(self) -> None:
+        """Nothing happens when nobody has said anything."""
+        [one] = self.connect(1)
+        self.hub.doRead()
+        self.assertEqual(one.heard, [])
+
+    def test_end(self) -> None:
+        """The end of a stream, after what came before it, is left to the transport."""
+        [one] = self.connect(1)
+        one.client.send(b"QUIT\r\n")
+        one.client.close()
+        self.hub.doRead()
+        self.hub.doRead()
+        self.assertEqual(one.heard, [b"QUIT\r\n", "end"])
+
+    def test_error(self) -> None:
+        """So is an error."""
+        [one] = self.connect(1)
+        one.socket.send(b"220 unread\r\n")
+        one.client.close()  # with something unread: a reset
+        self.hub.doRead()
+        self.assertEqual(one.heard, ["end"])
+
+    def test_pause(self) -> None:
+        """While paused nothing is read; then all is there."""
+        one, other = self.connect(2)
+        self.hub.pause(one.descriptor)
+        one.client.send(b"NOOP\r\n")
+        other.client.send(b"RSET\r\n")
+        self.hub.doRead()
+        self.assertEqual((one.heard, other.heard), ([], [b"RSET\r\n"]))
+        self.hub.resume(one.descriptor)
+        self.hub.doRead()
+        self.assertEqual(one.heard, [b"NOOP\r\n"])
+
+    def test_pause_and_vanish(self) -> None:
+        """That a client has vanished is noticed while it is paused."""
+        [one] = self.connect(1)
+        self.hub.pause(one.descriptor)
+        one.client.send(b"NOOP\r\n")
+        self.hub.doRead()
+        one.client.close()
+        self.hub.doRead()
+        self.assertEqual(one.heard, ["vanished"])
+        self.assertEqual(self.readers.readers, [])
+
+    def test_pause_after_the_end(self) -> None:
+        """Who has left is neither paused nor read for again."""
+        one, _ = self.connect(2)
+        one.close()
+        self.hub.pause(one.descriptor)
+        self.hub.resume(one.descriptor)
+        self.hub.remove(one.descriptor)
+        self.hub.doRead()
+        self.assertEqual(one.heard, [])
+
+    def test_closed_by_another(self) -> None:
+        """Of two that speak at once, one may end the other; it is not read any more."""
+        one, other = self.connect(2)
+        one.then, other.then = other.close, one.close
+        one.client.send(b"one")
+        other.client.send(b"other")
+        self.hub.doRead()
+        self.assertEqual(len(one.heard + other.heard), 1)
+
+    def test_last_closed_by_another(self) -> None:
+        """One may end all, itself too: the rest of what was to be read is passed over."""
+        connections = self.connect(5)
+
+        def close() -> None:
+            for each in connections:
+                each.close()
+
+        for each in connections:
+            each.then = close
+            each.client.send(b"x")
+        self.hub.doRead()
+        self.assertEqual([len(each.heard) for each in connections].count(1), 1)
+        self.assertEqual((self.readers.readers, self.hub.fileno()), ([], -1))
+
+    def test_descriptor_used_again(self) -> None:
+        """A new connection under the number of an old one gets only what is its own."""
+        one, *_ = self.connect(3)
+        one.close()
+        [again] = self.connect(1)
+        self.assertEqual(again.descriptor, one.descriptor)
+        again.client.send(b"again")
+        self.hub.doRead()
+        self.assertEqual((one.heard, again.heard), ([], [b"again"]))
+
+    def test_descriptor_used_again_at_once(self) -> None:
+        """So it does when the old one was to be read in the same turn."""
+        one, other = self.connect(2)
+        new: list[Connection] = []
+
+        def replace() -> None:
+            gone = other if one.heard else one
+            gone.close()
+            new.extend(self.connect(1))
+            self.assertEqual(new[0].descriptor, gone.descriptor)
+
+        one.then = other.then = replace
+        one.client.send(b"x")
+        other.client.send(b"x")
+        self.hub.doRead()
+        self.assertEqual(len(one.heard + other.heard), 1)
+        self.assertEqual(new[0].heard, [])
+        new[0].client.send(b"new")
+        self.hub.doRead()
+        self.assertEqual(new[0].heard, [b"new"])
+
+    def test_failure(self) -> None:
+        """A failing engine costs its own connection, and no other."""
+        one, other = self.connect(2)
+
+        def fail() -> None:
+            raise RuntimeError("the engine fails")
+
+        one.then = fail
+        one.client.send(b"x")
+        other.client.send(b"y")
+        self.hub.doRead()
+        self.assertEqual((one.heard, other.heard), ([b"x", "cut"], [b"y"]))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_hundreds(self) -> None:
+        """However many speak at once, each is read after a few turns, and none twice."""
+        connections = self.connect(2 * AT_ONCE + 1)
+        for each in connections:
+            each.client.send(b"x")
+        for _ in range(3):
+            self.hub.doRead()
+        self.assertEqual({len(each.heard) for each in connections}, {1})
+
+    def test_idle(self) -> None:
+        """Without connections there is no descriptor and nothing to watch; and so again."""
+        before = len(os.listdir("/proc/self/fd"))
+        self.assertEqual(self.hub.fileno(), -1)
+        for _ in range(2):
+            one, other = self.connect(2)
+            self.assertEqual(self.readers.readers, [self.hub])
+            one.close()
+            self.assertEqual(self.readers.readers, [self.hub])
+            other.close()
+            self.assertEqual((self.readers.readers, self.hub.fileno()), ([], -1))
+            one.client.close()
+            other.client.close()
+            self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+    def test_nothing_to_be_had(self) -> None:
+        """When the system has no descriptor for it, whoever joins is told, and it recovers."""
+        real = select.epoll
+        self.patch(select, "epoll", _refuse)
+        self.assertRaises(OSError, self.connect, 1)
+        self.patch(select, "epoll", real)
+        self.assertEqual((self.readers.readers, self.hub.fileno()), ([], -1))
+        [one] = self.connect(1)
+        one.client.send(b"x")
+        self.hub.doRead()
+        self.assertEqual(one.heard, [b"x"])
+
+    def test_suits(self) -> None:
+        """A reactor that watches no descriptors, such as a clock, has none."""
+        self.assertTrue(Hub.suits(reactor))
+        self.assertFalse(Hub.suits(Clock()))
+
+
+def _refuse() -> None:
+    raise OSError(24, "Too many open files")
+
+
+class ReactorTests(TestCase):
+    """Servers that listen on loopback sockets; the clients run in threads."""
+
+    timeout = 60
+
+    def serve(self, *components: Any, clock: Any = None) -> int:
+        """Start a server.
+
+        :returns: Its port.
+        """
+        self.queue = MemoryQueue()
+        chain = [*components, AcceptRecipients(), self.queue]
+        self.factory = SMTPFactory(chain, Settings(me="mail.example"), clock)
+        self.port: Any = sockets.listen(reactor, "tcp:0:interface=127.0.0.1", self.factory)
+        self.addCleanup(self.stop)
+        return int(self.port.getHost().port)
+
+    async def stop(self) -> None:
+        await sockets.close(self.port)
+        await self.factory.stop(0)
+
+    async def wait(self, call: Any, *arguments: Any) -> Any:
+        return await deferToThread(call, *arguments)
+
+    async def until(self, condition: Any) -> None:
+        while not condition():
+            await deferLater(reactor, 0.01)
+
+    def send(self, port: int) -> None:
+        """Send a message as a client."""
+        with smtplib.SMTP("127.0.0.1", port, "client.example", timeout=60) as client:
+            client.sendmail("a@example.org", ["b@example.com"], "Subject: x\r\n\r\nx\r\n")
+
+    async def test_served_by_the_hub(self) -> None:
+        """The hub has a session while it lasts, and holds nothing afterwards."""
+        port = self.serve()
+        client = await self.wait(socket.create_connection, ("127.0.0.1", port))
+        await self.until(lambda: self.factory.hub.fileno() >= 0)
+        client.close()
+        await self.until(lambda: not self.factory.protocols)
+        self.assertEqual(self.factory.hub.fileno(), -1)
+
+    async def test_many(self) -> None:
+        """Sessions come and go side by side, and each takes its message."""
+        port = self.serve()
+        sent = [deferToThread(self.send, port) for _ in range(100)]
+        for succeeded, result in await DeferredList(sent, consumeErrors=True):
+            self.assertTrue(succeeded, result)
+        self.assertEqual(len(self.queue.messages), 100)
+        await self.until(lambda: not self.factory.protocols)
+        self.assertEqual(self.factory.hub.fileno(), -1)
+
+    async def test_starttls(self) -> None:
+        """A session leaves the hub when TLS begins, and goes on."""
+        folder = self.mktemp()
+        os.mkdir(folder)
+        certificate, key = write_certificate(os.path.abspath(folder), "mail.example")
+        context = ssl.create_default_context(cafile=certificate)
+
+        def talk(port: int) -> tuple[int, bytes]:
+            with smtplib.SMTP("127.0.0.1", port, "client.example", timeout=60) as client:
+                client.starttls(context=context)
+                client.sendmail("a@example.org", ["b@example.com"], "Subject: x\r\n\r\nx\r\n")
+                self.assertEqual(self.factory.hub.fileno(), -1)
+                return client.noop()
+
+        context.check_hostname = False
+        port = self.serve(OfferTLS(certificate, key))
+        self.assertEqual((await self.wait(talk, port))[0], 250)
+        self.assertEqual(len(self.queue.messages), 1)
+
+    async def test_vanished(self) -> None:
+        """A client that vanishes while it waits, with much to be read, ends its session."""
+        later = Later("mail")
+        asked = Recorder("ehlo")
+        port = self.serve(asked, later)
+        client = await self.wait(socket.create_connection, ("127.0.0.1", port))
+        client.setblocking(False)
+        client.send(b"EHLO client.example\r\nMAIL FROM:<a@example.org>\r\n")
+        await self.until(lambda: asked.asked)
+        try:
+            while True:
+                client.send(b"NOOP\r\n" * 1000)
+        except BlockingIOError:
+            pass
+        [protocol] = self.factory.protocols
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        await self.until(lambda: not self.factory.protocols)
+        self.assertTrue(later.cancelled)
+        self.assertTrue(protocol.session.ended)
+
+    async def test_no_hub(self) -> None:
+        """Where the reactor has no use for a hub, the transports read."""
+        port = self.serve(clock=Clock())
+        self.assertIsNone(self.factory.hub)
+        await self.wait(self.send, port)
+        self.assertEqual(len(self.queue.messages), 1)
+
+    async def test_no_descriptor(self) -> None:
+        """Where the system has none for a hub, they read as well."""
+        port = self.serve()
+        real = select.epoll
+        self.patch(select, "epoll", _refuse)
+        await self.wait(self.send, port)
+        self.assertEqual(len(self.queue.messages), 1)
+        self.patch(select, "epoll", real)
+        await self.wait(self.send, port)
+        self.assertEqual(len(self.queue.messages), 2)
+        await self.until(lambda: not self.factory.protocols)
+        self.assertEqual(self.factory.hub.fileno(), -1)
