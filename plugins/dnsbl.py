@@ -198,10 +198,12 @@ class DNSBL:
         if stated is not None:
             policy.report(session, _NAME, f"RBLSMTPD set, but empty for {session.remote_ip}")
             return None
+        if not self.zones:
+            policy.report(session, _NAME, "skip, no zones", 7)
+            return None
         address = _address(session.remote_ip)
-        if address is None or not self.zones or any(address in each for each in self.allow):
-            reason = "no zones" if not self.zones else "not looked up"
-            policy.report(session, _NAME, f"skip, {reason}", 7)
+        if address is None or any(address in each for each in self.allow):
+            policy.report(session, _NAME, "skip, not looked up", 7)
             return None
         test = session.start(self._test(session, address))
         if self.reject == "connect":
