@@ -21,7 +21,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides
@@ -373,7 +373,7 @@ class Chain:
             if isinstance(answer, types.CoroutineType):
                 answer = settle(answer)
             if answer is not None and isawaitable(answer):
-                answer = await self._waited(answer, time_limit)
+                answer = await self._waited(answer, time_limit, link)
                 if answer is None:
                     _note(hook, link, arguments, "waited", began)
             if answer is None or hook.notice:
@@ -386,23 +386,30 @@ class Chain:
                 raise  # the client has gone; nobody is left to be told
             return self._fault(hook, link, arguments, _failure(), began)
 
-    def _waited(self, awaitable: Awaitable[Any], limit: float) -> Deferred[Any]:
+    def _waited(self, awaitable: Awaitable[Any], limit: float, link: Link) -> Deferred[Any]:
         """Wait for a component, but not for ever."""
         waiting = _deferred(awaitable)
-        if not limit or self._clock is None or (waiting.called and not waiting.paused):
+        if waiting.called and not waiting.paused:
             return waiting
-        outcome: Deferred[Any] = Deferred(lambda _: waiting.cancel())
+        outcome: Deferred[Any] = Deferred(lambda _: cancel())
+        timer: IDelayedCall | None = None
         expired = False
+
+        def cancel() -> None:
+            try:
+                waiting.cancel()
+            except Exception:
+                log.failure("{plugin} cannot be cancelled", plugin=link.name)
 
         def expire() -> None:
             nonlocal expired
             expired = True
-            waiting.cancel()
+            cancel()
             if not outcome.called:  # it goes on all the same; nobody waits for it
                 arrived(None)
 
         def arrived(result: Any) -> None:
-            if timer.active():
+            if timer is not None and timer.active():
                 timer.cancel()
             if outcome.called:
                 return
@@ -413,7 +420,8 @@ class Chain:
                 if isinstance(result, Failure):
                     result.cleanFailure()  # its traceback holds the session
 
-        timer = self._clock.callLater(limit, expire)
+        if limit and self._clock is not None:
+            timer = self._clock.callLater(limit, expire)
         waiting.addBoth(arrived)
         return outcome
 

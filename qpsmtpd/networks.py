@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final, Generic, TypeAlias, TypeVar
 
-__all__ = ["Network", "NetworkTable"]
+__all__ = ["Network", "NetworkTable", "unmapped"]
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -19,6 +19,17 @@ _MAPPED: Final = bytes(10) + b"\xff\xff"
 
 #: For each length of prefix, how far an address is shifted; then what is found there.
 _Sizes: TypeAlias = dict[int, dict[int, tuple[int, T]]]
+
+
+def unmapped(ip: str) -> str:
+    """An address as its own protocol writes it.
+
+    A socket for both protocols has ``::ffff:192.0.2.1`` for ``192.0.2.1`` (RFC 4291, 2.5.5.2).
+    """
+    if not ip.lower().startswith("::ffff:"):
+        return ip
+    mapped = IPv6Address(ip).ipv4_mapped
+    return ip if mapped is None else str(mapped)
 
 
 class NetworkTable(Generic[T]):

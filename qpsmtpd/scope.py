@@ -103,7 +103,10 @@ class Scope:
             return
         self._work = None
         for started in work:
-            started.cancel()
+            try:
+                started.cancel()
+            except Exception:
+                log.failure("work cannot be cancelled")
             outcome = started._outcome[0] if started._outcome else None
             if isinstance(outcome, Failure) and not isinstance(outcome.value, CancelledError):
                 log.debug("work ended with an error: {error}", error=outcome.getErrorMessage())

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from qpsmtpd.networks import NetworkTable
+from qpsmtpd.networks import NetworkTable, unmapped
 
 
 def table(*networks: str) -> NetworkTable[str]:
@@ -70,3 +70,15 @@ class NetworkTableTests(SynchronousTestCase):
         self.assertEqual(
             NetworkTable((each, each) for each in networks).find(str(address)), expected
         )
+
+
+class UnmappedTests(SynchronousTestCase):
+    def test_mapped(self) -> None:
+        """An address of IPv4 in the form of IPv6 becomes one of IPv4, however it is written."""
+        for ip in ("::ffff:192.0.2.1", "::FFFF:192.0.2.1", "::ffff:c000:201"):
+            self.assertEqual(unmapped(ip), "192.0.2.1")
+
+    def test_others(self) -> None:
+        """All others stay as they are."""
+        for ip in ("", "192.0.2.1", "2001:db8::1", "::ffff:1", "::", "fe80::1%eth0"):
+            self.assertEqual(unmapped(ip), ip)

@@ -122,6 +122,20 @@ class ScopeTests(SynchronousTestCase):
         self.assertTrue(scope.ended)
         self.failureResultOf(asking(scope.start(Deferred())), CancelledError)
 
+    def test_cannot_be_cancelled(self) -> None:
+        """Work whose cancelling fails is logged, and the rest is cancelled all the same."""
+
+        def fail(_: Deferred[None]) -> None:
+            raise ZeroDivisionError
+
+        scope = Scope()
+        stubborn: Deferred[None] = Deferred(fail)
+        scope.start(stubborn)
+        other: Work[None] = scope.start(Deferred())
+        scope.end()
+        self.assertTrue(other.done)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_end_twice(self) -> None:
         """Ending twice, or without work, changes nothing."""
         scope = Scope()

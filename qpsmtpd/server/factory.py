@@ -29,6 +29,7 @@ from zope.interface import implementer
 
 from qpsmtpd import __version__
 from qpsmtpd.chain import Chain
+from qpsmtpd.networks import unmapped
 from qpsmtpd.server.hub import Hub
 from qpsmtpd.server.protocol import SMTPProtocol
 from qpsmtpd.server.proxy import ProxyFrom, ProxyProtocol, Trusted
@@ -235,6 +236,7 @@ class SMTPFactory:
         turned_away = self._turn_away()
         if turned_away is not None:
             return turned_away
+        ip = unmapped(ip)
         generation = self.generation
         settings = generation.settings
         addresses = self._addresses
@@ -243,7 +245,7 @@ class SMTPFactory:
             log.warn("Too many connections from {ip}: {count}", ip=ip, count=count)
             return _TurnedAway(_TOO_MANY_FROM_YOU)
         addresses[ip] = count
-        session = Session(ip, port, local_ip, local_port)
+        session = Session(ip, port, unmapped(local_ip), local_port)
         session.connections = count
         generation.sessions += 1
         protocol = SMTPProtocol(self, generation, session)
@@ -266,7 +268,7 @@ class SMTPFactory:
         if protocol not in self.protocols:
             return
         self.protocols.remove(protocol)
-        ip = protocol.session.remote_ip
+        ip = protocol.address
         count = self._addresses[ip] - 1
         if count:
             self._addresses[ip] = count
@@ -296,7 +298,11 @@ class SMTPFactory:
         """Look who took too long."""
         self.now = now = self.clock.seconds()
         for protocol in list(self.protocols):
-            protocol.check_time(now)
+            try:
+                protocol.check_time(now)
+            except Exception:  # or nobody's time would be looked at any more
+                log.failure("The engine failed in session {session}", session=protocol.session.id)
+                protocol.cut()
 
     # What whoever runs the server calls.
 
@@ -358,7 +364,13 @@ class SMTPFactory:
             protocol.cut()
 
     def _stop_chain(self, chain: Chain) -> None:
-        self.let_finish(Deferred.fromCoroutine(chain.stop()))
+        self.let_finish(Deferred.fromCoroutine(self._stop_after(list(self._finishing), chain)))
+
+    async def _stop_after(self, notices: list[Deferred[Any]], chain: Chain) -> None:
+        """Stop a chain when its components are done with what they were told."""
+        for told in notices:
+            await _either_way(told)
+        await chain.stop()
 
 
 async def _either_way(finishing: Awaitable[Any]) -> None:
@@ -382,6 +394,8 @@ class _TurnedAway(Protocol):
             except OSError:
                 pass  # it is gone already
             transport.connectionLost(Failure(CONNECTION_DONE))  # type: ignore[attr-defined]
+        elif ISSLTransport.providedBy(transport):
+            transport.abortConnection()  # or it would wait for a handshake, for as long as it likes
         else:
             transport.write(self._reply.octets)
             transport.loseConnection()

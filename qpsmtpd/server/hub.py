@@ -116,7 +116,9 @@ class Hub:
                 protocol.leave_hub()  # the transport finds the end, or the error, itself
 
     def connectionLost(self, reason: Failure) -> None:
-        pass  # the reactor is shutting down, and the transports hear of it too
+        # The reactor is shutting down, and knows nothing of whom we read for.
+        for protocol in list(self._protocols.values()):
+            protocol.vanished()
 
     def logPrefix(self) -> str:
         return "qpsmtpd"

@@ -23,6 +23,8 @@ from zope.interface import implementer
 from qpsmtpd import logs
 from qpsmtpd.chain import Ask, Chain, settle
 from qpsmtpd.message import Message
+from qpsmtpd.networks import unmapped
+from qpsmtpd.policy import NAUGHTY, NAUGHTY_TYPE
 from qpsmtpd.server.received import auth_comment, protocol_name, received, tls_comment
 from qpsmtpd.server.replies import INTERNAL_ERROR, refusal
 from qpsmtpd.session import Session, TLSState, Transaction
@@ -107,6 +109,7 @@ class SMTPProtocol:
 
     :ivar session: What components see of it.
     :ivar generation: The configuration it runs on.
+    :ivar address: Which address the connection counts for.
     :ivar active: When the client was last heard of, by the factory's coarse clock.
     :ivar early: What the client said before the session began, behind a PROXY header.
     :ivar receive: Reads from the client, for the hub.
@@ -127,6 +130,7 @@ class SMTPProtocol:
         "_send",
         "_waiting",
         "active",
+        "address",
         "chain",
         "early",
         "factory",
@@ -141,6 +145,7 @@ class SMTPProtocol:
         self.session = session
         self.chain: Chain = generation.chain
         self.active = factory.now
+        self.address = session.remote_ip
         self.early = b""
         self.transport: Any = None
         self.generation = generation
@@ -171,7 +176,7 @@ class SMTPProtocol:
         session = self.session
         if not session.local_port:
             here = transport.getHost()
-            session.local_ip = getattr(here, "host", "")
+            session.local_ip = unmapped(getattr(here, "host", ""))
             session.local_port = getattr(here, "port", 0)
         if ISSLTransport.providedBy(transport):
             self._secured = SMTPProtocol.connectionMade  # the handshake comes first
@@ -1094,6 +1099,7 @@ def _auth_step(self: SMTPProtocol, response: bytes | None) -> None:
     except StopIteration as stop:
         self._exchange = None
         credentials: Credentials = stop.value
+        self._relayed = self.session.relay_client  # a component may set it when it answers
         self._then(settle(_authenticated(self, credentials)), _auth_decided, credentials)
     except SASLError as error:
         self._exchange = None
@@ -1121,10 +1127,10 @@ def _auth_decided(self: SMTPProtocol, verdict: Verdict | None, credentials: Cred
     if verdict is not None and verdict.kind is _ACCEPT:
         session.auth_user = credentials.user
         session.auth_mechanism = mechanism
-        self._relayed = session.relay_client
         session.relay_client = True
-        if session.note("naughty"):
-            session.notes.pop("naughty")
+        if session.note(NAUGHTY):
+            session.notes.pop(NAUGHTY)
+            session.notes.pop(NAUGHTY_TYPE, None)
             log.info("auth success cleared naughty")
         text = f"{mechanism} authentication successful for {credentials.user}"
         if verdict.text:

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from qpsmtpd.networks import unmapped
 from qpsmtpd.smtp.proxy import Proxied, ProxyError, parse_proxy
 
 if TYPE_CHECKING:
@@ -53,14 +54,11 @@ class Trusted:
         if not ip:
             return self._unix
         try:
-            address = ip_address(ip)
+            address = ip_address(unmapped(ip))
         except ValueError:
             return False
-        if isinstance(address, IPv6Address):
-            if address.ipv4_mapped is None:
-                return any(address in network for network in self._ipv6)
-            address = address.ipv4_mapped  # a socket for both protocols
-        return any(address in network for network in self._ipv4)
+        networks = self._ipv6 if isinstance(address, IPv6Address) else self._ipv4
+        return any(address in network for network in networks)
 
 
 @implementer(IProtocol, IHandshakeListener)

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from qpsmtpd.chain import ComponentTimeoutError
 from qpsmtpd.interfaces import IRcpt
 from qpsmtpd.server.protocol import CLOSE_TIME, EVENTS_PER_TURN
 from qpsmtpd.session import Transaction
@@ -77,6 +78,36 @@ class EndsTests(ComponentTestCase):
         self.assertTrue(conversation.protocol.shut_down())
         self.assertFalse(conversation.closed)
         conversation.lose()
+
+    def test_cannot_be_cancelled(self) -> None:
+        """A component whose waiting cannot be cancelled does not keep the session from its end."""
+
+        def fail(_: Deferred[Any]) -> None:
+            raise ZeroDivisionError
+
+        for limit in (0, 60):
+            recorder = Recorder("disconnect", noop=lambda *_: Deferred(fail))
+            conversation = self.open(recorder, component_time=limit)
+            conversation.send("NOOP")
+            conversation.lose()
+            self.assertEqual(recorder.asked, ["noop", "disconnect"])
+            self.assertEqual(conversation.factory.protocols, set())
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+            self.clock.advance(limit)
+            self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_too_late_and_cannot_be_cancelled(self) -> None:
+        """Nor does it keep the client waiting."""
+
+        def fail(_: Deferred[Any]) -> None:
+            raise ZeroDivisionError
+
+        conversation = self.open(Recorder(noop=lambda *_: Deferred(fail)), component_time=60)
+        conversation.send("NOOP")
+        self.clock.advance(60)
+        self.assertEqual(conversation.said, ["451 4.3.0 Internal error, try again later"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(ComponentTimeoutError)), 1)
 
     def test_waits_when_cut(self) -> None:
         """When the grace is over, sessions that wait are told and cut."""

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorSSL
+from twisted.internet.ssl import DefaultOpenSSLContextFactory
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from qpsmtpd.chain import Chain
 from qpsmtpd.interfaces import ILifecycle, INoop
 from qpsmtpd.server.factory import SMTPFactory
+from qpsmtpd.server.protocol import SMTPProtocol
 from qpsmtpd.session import Session
 from qpsmtpd.settings import Settings
 from qpsmtpd.smtp.limits import Limits
-from qpsmtpd.testing import ComponentTestCase, Conversation
+from qpsmtpd.testing import ComponentTestCase, Conversation, client
 from qpsmtpd.verdicts import Verdict, accept, deny
 from tests.recorder import Later, Recorder
+from tests.server.certificates import write_certificate
 
 
 @implementer(ILifecycle, INoop)
@@ -59,10 +68,78 @@ class ConnectionLimitTests(ComponentTestCase):
         two.lose()
         self.assertFalse(self.join(one).closed)
 
+    def test_mapped_address(self) -> None:
+        """A client of IPv4 on a socket for both protocols is known by its own address."""
+        one = self.open(connections_per_address=1)
+        self.assertEqual(one.session.remote_ip, "192.0.2.1")
+        other = Conversation(one.factory, self.clock, {"local_ip": "::ffff:192.0.2.25"})
+        self.patch(client, "client_address", lambda _: client.address("::ffff:192.0.2.2", 1))
+        self.conversations.append(other)
+        other.connect()
+        self.assertEqual(other.session.remote_ip, "192.0.2.2")
+        self.assertTrue(self.join(one).closed)
+
+    def test_another_address(self) -> None:
+        """What a component says of a client's address does not change the counts."""
+        one = self.open(connections_per_address=1)
+        one.session.remote_ip = "192.0.2.99"
+        self.assertTrue(self.join(one).closed)
+        one.lose()
+        self.assertEqual(one.factory.protocols, set())
+        self.assertFalse(self.join(one).closed)
+
     def test_no_limit(self) -> None:
         """0 is no limit."""
         one = self.open(connections=0, connections_per_address=0)
         self.assertFalse(any(self.join(one).closed for _ in range(150)))
+
+
+class TurnedAwayTests(TestCase):
+    """On real sockets."""
+
+    async def test_tls(self) -> None:
+        """Who is turned away where TLS comes first cannot stay by never beginning it."""
+        folder = os.path.abspath(self.mktemp())
+        os.mkdir(folder)
+        certificate, key = write_certificate(folder, "mail.example")
+        factory = SMTPFactory([], Settings(me="mail.example"))
+        factory.stopping = True
+        ssl: Any = IReactorSSL(reactor)
+        context = DefaultOpenSSLContextFactory(key, certificate)
+        port = ssl.listenSSL(0, factory, context, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.assertEqual(await deferToThread(_silent, port.getHost().port), b"")
+
+
+def _silent(port: int) -> bytes:
+    """What a client hears that says nothing."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            return client.recv(1000)
+    except ConnectionResetError:
+        return b""
+
+
+class TimeTests(ComponentTestCase):
+    def test_one_fails(self) -> None:
+        """An error in one session costs that one, and the others' time is looked at."""
+        one = self.open(command_time=60)
+        other = self.join(one)
+
+        def fail(now: float) -> None:
+            raise ZeroDivisionError
+
+        self.patch(SMTPProtocol, "check_time", _for(one.protocol, fail, SMTPProtocol.check_time))
+        self.clock.advance(1)
+        self.assertTrue(one.closed)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.clock.advance(60)
+        self.assertTrue(other.closed)
+
+
+def _for(one: SMTPProtocol, its: Any, others: Any) -> Any:
+    """A method that is another one for one object."""
+    return lambda self, now: its(now) if self is one else others(self, now)
 
 
 class StopTests(ComponentTestCase):
@@ -177,6 +254,16 @@ class ReplaceTests(ComponentTestCase):
         two.lose()
         self.assertEqual(old.log, ["start", "stop"])
         self.assertEqual(new.log, ["start"])
+
+    def test_late_notices(self) -> None:
+        """It stops when its components are done with what they were told."""
+        old, later = Marked("old"), Later("disconnect")
+        one = self.open(old, later)
+        self.replace(one, Marked("new"))
+        one.lose()
+        self.assertEqual(old.log, ["start"])
+        later.answer.callback(None)
+        self.assertEqual(old.log, ["start", "stop"])
 
     def test_no_session(self) -> None:
         """Without sessions the old chain stops at once."""

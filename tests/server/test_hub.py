@@ -12,9 +12,11 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import DeferredList
+from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
@@ -278,6 +280,12 @@ class HubTests(SynchronousTestCase):
         one.client.send(b"x")
         self.hub.doRead()
         self.assertEqual(one.heard, [b"x"])
+
+    def test_reactor_stops(self) -> None:
+        """When the reactor ends what it watches, the connections behind the hub end too."""
+        one, other = self.connect(2)
+        self.hub.connectionLost(Failure(CONNECTION_LOST))
+        self.assertEqual((one.heard, other.heard), (["vanished"], ["vanished"]))
 
     def test_suits(self) -> None:
         """A reactor that watches no descriptors, such as a clock, has none."""

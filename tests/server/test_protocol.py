@@ -1014,12 +1014,27 @@ class AuthTests(ComponentTestCase):
         """Who authenticates is forgiven what its address did."""
         conversation = self.open(self.chain())
         conversation.session.notes["naughty"] = "bad address"
+        conversation.session.notes["naughty_reject_type"] = "temp"
         conversation.greet()
         conversation.command(PLAIN)
-        self.assertIsNone(conversation.session.notes["naughty"])
+        self.assertEqual(conversation.session.notes, {})
 
 
 class TLSTests(ComponentTestCase):
+    def test_forgets_relay(self) -> None:
+        """Nor may the client relay any more, though a component let it when it authenticated."""
+
+        def allow(session: Session, credentials: Credentials) -> Verdict:
+            session.relay_client = True
+            return OK
+
+        conversation = self.open(Recorder(auth=allow), tls_context=object())
+        conversation.greet()
+        conversation.command(PLAIN)
+        conversation.command("STARTTLS")
+        self.assertIsNone(conversation.session.auth_user)
+        self.assertFalse(conversation.session.relay_client)
+
     def test_forgets(self) -> None:
         """What was said before TLS is forgotten (RFC 3207, 4.2)."""
         conversation = self.open(Recorder(auth=OK), tls_context=object())
