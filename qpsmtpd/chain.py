@@ -203,7 +203,7 @@ class Chain:
             return self._quick(hook, pairs, rest, *(hook.answers or (type(None),)))
 
         def ask(*arguments: Any) -> Any:
-            return settle(self._asked(hook, pairs, 0, arguments, rest))
+            return settle(self._asked(hook, pairs, arguments, rest))
 
         return ask
 
@@ -217,6 +217,7 @@ class Chain:
         """
         methods = tuple(method for method, _ in pairs)
         scoped = hook.name not in ("config", "user_config")
+        suffixes: dict[int, Ask] = {}
         # By identity: one object may be in a chain twice, its bound methods are not.
         places = {id(method): place for place, method in enumerate(methods)}
 
@@ -233,7 +234,16 @@ class Chain:
                     entry = (hook.name, pairs[position][1].name, said, took)
                     arguments[0].record(_new_tuple(Decision, entry))
                 return answer
-            return settle(self._asked(hook, pairs, position, arguments, rest, answer))
+            waits = pairs[position : position + 1]
+            return settle(self._asked(hook, waits, arguments, behind(position), answer))
+
+        def behind(position: int) -> Ask | None:
+            """Asks those that stand behind a component that waits; made when one first does."""
+            if position + 1 == len(pairs):
+                return rest
+            if position not in suffixes:
+                suffixes[position] = self._quick(hook, pairs[position + 1 :], rest, wanted)
+            return suffixes[position]
 
         def ask_one(first: Any) -> Any:
             began = perf_counter()
@@ -328,17 +338,16 @@ class Chain:
         self,
         hook: Hook,
         pairs: Sequence[tuple[Ask, Link]],
-        position: int,
         arguments: tuple[Any, ...],
         rest: Ask | None,
         pending: Any = None,
     ) -> Any:
-        """Ask from a position on.
+        """Ask components, and then the rest of the chain.
 
-        :param pending: What the component at the position has given already: something
-            to wait for, or nothing that is an answer.
+        :param pending: What the first of them has given already: something to wait for, or
+            nothing that is an answer.
         """
-        for method, link in pairs[position:]:
+        for method, link in pairs:
             began = perf_counter()
             limit = link.time_limit or self._time_limit
             answer = await self._answer(hook, link, arguments, method, arguments, limit, pending)

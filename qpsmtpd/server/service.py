@@ -20,6 +20,7 @@ from qpsmtpd.configuration.load import Configuration, control_files, load
 from qpsmtpd.server import sockets
 from qpsmtpd.server.descriptors import provide
 from qpsmtpd.server.factory import SMTPFactory
+from qpsmtpd.server.memory import calm_collector
 from qpsmtpd.server.options import ServerOptions
 from qpsmtpd.server.pidfile import remove_pid, write_pid
 from qpsmtpd.server.privileges import check_user, drop_privileges, make_folder
@@ -180,6 +181,7 @@ class SMTPService(Service):
             await self.factory.start()
         finally:
             self._reloading.release()
+        calm_collector()
         for port in self._ports:
             port.startReading()
             log.info("Listening on {port}", port=port.getHost(), severity=6)
