@@ -26,6 +26,11 @@ answer in time or that answers with anything else is logged with its name and st
 for ``defer()`` (451 4.3.0), or is passed over where the configuration gave it ``on_fault
 skip``.
 
+A component may also say the reply itself: ``answer(Reply(...))``. The client hears just that, and
+the session goes on by it: after a positive one to EHLO the client has greeted, after one to MAIL
+a transaction is open, and after one to RCPT the message goes on without that recipient. After
+a 421 the connection closes.
+
 A session or transaction that a component holds stays what it is. When the client goes,
 what components wait for on its behalf is cancelled.
 """
@@ -163,8 +168,8 @@ class IPreConnection(Interface):
     def pre_connection(session: Session) -> Answer:
         """Decide whether to talk to a client at all.
 
-        :returns: ``deny`` answers 554 and closes, ``defer`` answers 421 and closes; all
-            else goes on to ``connect``.
+        :returns: ``deny`` answers 554 and closes, ``defer`` answers 421 and closes, as does a
+            reply of the component's own; ``OK``, also when none answers, goes on to ``connect``.
         """
 
 

@@ -16,7 +16,10 @@ from qpsmtpd.smtp.commands import Parameters
 from qpsmtpd.smtp.reply import Reply
 from qpsmtpd.trace import Decision
 
-__all__ = ["Session", "TLSState", "Transaction"]
+__all__ = ["TRACE_LIMIT", "Session", "TLSState", "Transaction"]
+
+#: Decisions that a session or a transaction remembers.
+TRACE_LIMIT: Final = 1000
 
 _numbers: Final = itertools.count(1)
 
@@ -43,7 +46,7 @@ class _Noted(Scope):
         self._notes: Notes | None = None
         #: Seconds since the epoch.
         self.started = started
-        #: What components decided, in order; ``None`` for nothing yet.
+        #: What components decided lately, in order; ``None`` for nothing yet.
         self.trace: list[Decision] | None = None
 
     @property
@@ -58,11 +61,14 @@ class _Noted(Scope):
         return None if self._notes is None else self._notes.get(name)
 
     def record(self, decision: Decision) -> None:
-        """Add to the trace."""
-        if self.trace is None:
+        """Add to the trace; the oldest go when there are too many."""
+        trace = self.trace
+        if trace is None:
             self.trace = [decision]
-        else:
-            self.trace.append(decision)
+            return
+        trace.append(decision)
+        if len(trace) > TRACE_LIMIT:  # refused recipients have no end
+            del trace[: TRACE_LIMIT // 2]
 
 
 class Session(_Noted):

@@ -21,7 +21,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from qpsmtpd.smtp.reply import Reply
+from qpsmtpd.smtp.reply import Reply, class_of
 
 __all__ = ["DONE", "OK", "Kind", "Verdict", "accept", "answer", "defer", "deny"]
 
@@ -113,16 +113,16 @@ class Verdict:
 _NAMES: Final = {Kind.OK: "OK", Kind.DENY: "DENY", Kind.DEFER: "DENYSOFT", Kind.DONE: "DONE"}
 
 #: The first digit that codes and enhanced status codes of a kind carry.
-_CLASSES: Final = {Kind.OK: "2", Kind.DENY: "5", Kind.DEFER: "4"}
+_CLASSES: Final = {Kind.OK: 2, Kind.DENY: 5, Kind.DEFER: 4}
 
 
 def _check(kind: Kind, status: str | None, code: int | None) -> None:
     digit = _CLASSES.get(kind)
     if digit is None:
         return
-    if status is not None and status[:1] != digit:
+    if status is not None and class_of(status) != digit:
         raise ValueError(f"{kind.value} with the enhanced status code {status}")
-    if code is not None and str(code)[:1] != digit:
+    if code is not None and code // 100 != digit:
         raise ValueError(f"{kind.value} with the reply code {code}")
 
 

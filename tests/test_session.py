@@ -3,7 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from qpsmtpd.message import Message
-from qpsmtpd.session import Session, Transaction
+from qpsmtpd.session import TRACE_LIMIT, Session, Transaction
 from qpsmtpd.smtp.address import NULL_PATH
 from qpsmtpd.smtp.commands import NO_PARAMETERS
 from qpsmtpd.smtp.reply import Reply
@@ -105,3 +105,12 @@ class TraceTests(SynchronousTestCase):
         self.assertEqual(
             describe(session.trace or ()), "rcpt=rcpt_ok:OK/0.1ms queue=maildir:OK/4.2ms"
         )
+
+    def test_long(self) -> None:
+        """A client that makes components decide without end does not fill the memory."""
+        session = Session("192.0.2.1")
+        for number in range(3 * TRACE_LIMIT):
+            session.record(Decision("rcpt", "rcpt_ok", f"DENY {number}", 0.0001))
+        assert session.trace is not None
+        self.assertLessEqual(len(session.trace), TRACE_LIMIT)
+        self.assertEqual(session.trace[-1].answer, f"DENY {3 * TRACE_LIMIT - 1}")

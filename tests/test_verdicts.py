@@ -59,6 +59,13 @@ class VerdictTests(SynchronousTestCase):
         self.assertRaises(ValueError, defer, code=550)
         self.assertRaises(ValueError, Verdict, Kind.OK, code=550)
 
+    def test_nonsense(self) -> None:
+        """So is one that does not exist: no reply could be made of it."""
+        for status in ("5.7", "5.7.1 x", "5.7.1.1", "5.a.1", ""):
+            self.assertRaises(ValueError, deny, "", status)
+        self.assertRaises(ValueError, deny, code=5500)
+        self.assertRaises(ValueError, accept, "", "2.0")
+
     def test_repr(self) -> None:
         """A verdict in a failing test explains itself."""
         self.assertEqual(

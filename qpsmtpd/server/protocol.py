@@ -25,6 +25,7 @@ from qpsmtpd.chain import Ask, Chain, settle
 from qpsmtpd.message import Message
 from qpsmtpd.networks import unmapped
 from qpsmtpd.policy import NAUGHTY, NAUGHTY_TYPE
+from qpsmtpd.interfaces import ResolverError
 from qpsmtpd.server.received import auth_comment, protocol_name, received, tls_comment
 from qpsmtpd.server.replies import INTERNAL_ERROR, refusal
 from qpsmtpd.session import Session, TLSState, Transaction
@@ -585,6 +586,29 @@ def _connect(self: SMTPProtocol) -> None:
     if self.early:
         self._machine.receive(self.early)
         self.early = b""
+    if self.factory.resolver is not None and _wants_name(self):
+        self._then(settle(_look_up(self)), _named)
+    else:
+        _named(self, None)
+
+
+def _wants_name(self: SMTPProtocol) -> bool:
+    ip = self.session.remote_ip
+    local = not ip or ip.startswith("127.") or ip == "::1"
+    return self.generation.settings.reverse_dns and not local
+
+
+async def _look_up(self: SMTPProtocol) -> None:
+    """Find the client's name by DNS; one that cannot be found is no reason to refuse it."""
+    try:
+        names = await self.factory.resolver.ptr(self.session.remote_ip)
+    except ResolverError as error:
+        log.debug("no name for {ip}: {error}", ip=self.session.remote_ip, error=error)
+    else:
+        self.session.remote_host = names[0] if names else None
+
+
+def _named(self: SMTPProtocol, nothing: None) -> None:
     ask = self.chain.connect
     self._then(ask(self.session) if ask is not None else None, _connected)
 
@@ -937,16 +961,14 @@ def _rset(self: SMTPProtocol, command: Rset) -> None:
     self._machine.reply(_OK)
 
 
-def _simple(hook: str, argument: str, default: Reply, code: int) -> _Handler:
-    """A command whose hook is a decision with a reply for ``OK`` and one for no answer."""
+def _simple(hook: str, default: Reply, fine: str) -> _Handler:
+    """A command whose hook is a decision: a reply for no answer, and a text for ``OK``."""
 
     def decided(self: SMTPProtocol, verdict: Verdict | None) -> None:
         if verdict is None:
             self._machine.reply(default)
         elif verdict.kind is _ACCEPT:
-            text = verdict.text or ("User OK" if hook == "vrfy" else "OK")
-            status = verdict.status or (None if code == 214 else "2.0.0")
-            self._machine.reply(Reply(code, text, status))
+            self._machine.reply(Reply(250, verdict.text or fine, verdict.status or "2.0.0"))
         else:
             self._refuse(hook, verdict)
 
@@ -954,14 +976,14 @@ def _simple(hook: str, argument: str, default: Reply, code: int) -> _Handler:
         ask: Ask | None = getattr(self.chain, hook)
         answer = None
         if ask is not None:
-            answer = ask(self.session, getattr(command, argument))
+            answer = ask(self.session, command.argument)
         self._then(answer, decided)
 
     return handle
 
 
-_noop: Final = _simple("noop", "argument", _OK, 250)
-_vrfy: Final = _simple("vrfy", "argument", _VRFY, 250)
+_noop: Final = _simple("noop", _OK, "OK")
+_vrfy: Final = _simple("vrfy", _VRFY, "User OK")
 
 
 def _help(self: SMTPProtocol, command: Help) -> None:
@@ -974,7 +996,7 @@ def _helped(self: SMTPProtocol, verdict: Verdict | None) -> None:
     if verdict is None or (verdict.kind is _ACCEPT and not verdict.text):
         self._machine.reply(self.generation.help)
     elif verdict.kind is _ACCEPT:
-        self._machine.reply(Reply(214, verdict.text, "2.0.0"))
+        self._machine.reply(Reply(214, verdict.text, verdict.status or "2.0.0"))
     else:
         self._refuse("help", verdict)
 

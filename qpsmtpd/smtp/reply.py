@@ -19,8 +19,11 @@ _new = object.__new__
 
 
 @lru_cache(maxsize=1024)
-def _class_of(status: str) -> int:
-    """The first digit of an enhanced status code."""
+def class_of(status: str) -> int:
+    """The first digit of an enhanced status code.
+
+    :raises ValueError: It is none.
+    """
     if _STATUS.fullmatch(status) is None:
         raise ValueError(f"{status!r} is not an enhanced status code such as '5.7.1'")
     return int(status[0])
@@ -47,7 +50,7 @@ class Reply:
     def __init__(self, code: int, text: str | Sequence[str] = "", status: str | None = None):
         if not 200 <= code <= 599:
             raise ValueError(f"a reply code is from 200 to 599, not {code!r}")
-        if status is not None and _class_of(status) != code // 100:
+        if status is not None and class_of(status) != code // 100:
             raise ValueError(f"the status {status!r} contradicts the code {code}")
         self._code = code
         self._status = status
