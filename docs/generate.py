@@ -7,6 +7,7 @@ Run it from the checkout after a change to a docstring, a declaration, a reply o
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import os
 import re
@@ -461,7 +462,8 @@ def _limits() -> str:
         " see [bare newlines](../explanation/bare-newlines.md)."
     )
     rows = []
-    for name in [*Limits.__dataclass_fields__, "connections", "connections_per_address"]:
+    given = [field.name for field in dataclasses.fields(Limits) if field.init]
+    for name in [*given, "connections", "connections_per_address"]:
         default = getattr(engine, name, None)
         if default is None:
             default = getattr(all_connections, name)

@@ -25,7 +25,8 @@ class Settings:
     :ivar tls_before_auth: Offer AUTH only under TLS (``tls_before_auth``).
     :ivar connections: Connections at once, in all; 0 is no limit.
     :ivar connections_per_address: Connections at once from one address; 0 is no limit.
-    :ivar reverse_dns: Whether a client's name is looked up before it is greeted.
+    :ivar reverse_dns: Whether a client's name is looked up before it is greeted (``reverse_dns``);
+        not for clients on this machine.
     """
 
     me: str = field(default_factory=socket.gethostname)

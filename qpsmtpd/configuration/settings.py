@@ -41,6 +41,7 @@ ENGINE_FILES: Final[Mapping[str, str]] = {
     "timeout": "Seconds of waiting for the client, unless timeoutsmtpd says otherwise.",
     "timeoutsmtpd": "Seconds of waiting for the client, in commands and content.",
     "tls_before_auth": "1 offers AUTH under TLS only.",
+    "reverse_dns": "1 looks the name of each client up in the DNS before it is greeted.",
     "loglevel": "0 to 7: what is logged without a logging plugin.",
     "extensions": "EHLO keywords: KEYWORD offers one, -KEYWORD does not.",
     "limits": "Further limits, a name and a number on a line.",
@@ -122,6 +123,7 @@ def read_settings(files: ControlFiles, environ: Mapping[str, str]) -> Settings:
         extensions=_extensions(reader),
         spool_dir=reader.first("spool_dir", path),
         tls_before_auth=bool(reader.first("tls_before_auth", yes_no)),
+        reverse_dns=bool(reader.first("reverse_dns", yes_no)),
         **connections,
     )
     if reader.errors:

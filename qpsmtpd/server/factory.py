@@ -170,6 +170,7 @@ class SMTPFactory:
         clock: IReactorTime | None = None,
         *,
         proxy_from: ProxyFrom = (),
+        resolver: Any = None,
     ) -> None:
         """Make a factory.
 
@@ -179,12 +180,14 @@ class SMTPFactory:
         :param proxy_from: Networks (of :mod:`ipaddress`) of load balancers: connections from
             there begin with a PROXY header, and all others with none. ``"unix"`` in it
             means connections on UNIX sockets.
+        :param resolver: An ``IResolver`` for clients' names; see ``Settings.reverse_dns``.
         """
         if clock is None:
             from twisted.internet import reactor
 
             clock = IReactorTime(reactor)
         self.clock = clock
+        self.resolver = resolver
         settings = settings or Settings()
         if not isinstance(components, Chain):
             components = Chain(components, clock=clock, time_limit=settings.limits.component_time)
@@ -311,7 +314,7 @@ class SMTPFactory:
 
         :raises Exception: What a component raised.
         """
-        await self.generation.chain.start()
+        await _start(self.generation.chain)
 
     async def replace(self, chain: Chain, settings: Settings) -> None:
         """Let new sessions run on a new chain. Running ones stay on theirs.
@@ -319,7 +322,7 @@ class SMTPFactory:
         :raises Exception: What a component of the new chain raised at its start; then
             nothing has changed.
         """
-        await chain.start()
+        await _start(chain)
         old = self.generation
         self.generation = Generation(chain, settings)
         old.retired = True
@@ -371,6 +374,14 @@ class SMTPFactory:
         for told in notices:
             await _either_way(told)
         await chain.stop()
+
+
+async def _start(chain: Chain) -> None:
+    await chain.start()
+    if chain.post_fork is not None:
+        told = chain.post_fork()
+        if isinstance(told, Deferred):
+            await told
 
 
 async def _either_way(finishing: Awaitable[Any]) -> None:

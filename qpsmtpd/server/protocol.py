@@ -22,10 +22,10 @@ from zope.interface import implementer
 
 from qpsmtpd import logs
 from qpsmtpd.chain import Ask, Chain, settle
+from qpsmtpd.interfaces import ResolverError
 from qpsmtpd.message import Message
 from qpsmtpd.networks import unmapped
 from qpsmtpd.policy import NAUGHTY, NAUGHTY_TYPE
-from qpsmtpd.interfaces import ResolverError
 from qpsmtpd.server.received import auth_comment, protocol_name, received, tls_comment
 from qpsmtpd.server.replies import INTERNAL_ERROR, refusal
 from qpsmtpd.session import Session, TLSState, Transaction

@@ -6,17 +6,19 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+from collections.abc import Coroutine
 from ipaddress import ip_network
 from typing import Any, Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
 from qpsmtpd.configuration.load import Configuration, control_files, load
+from qpsmtpd.interfaces import IResolver
 from qpsmtpd.server import sockets
 from qpsmtpd.server.descriptors import provide
 from qpsmtpd.server.factory import SMTPFactory
@@ -108,6 +110,7 @@ class SMTPService(Service):
         self._logs: LogService | None = None
         self._on_hangup_before: Any = None
         self._reloading = DeferredLock()
+        self._changing: Deferred[None] | None = None
 
     @property
     def _reactor(self) -> Any:
@@ -143,6 +146,7 @@ class SMTPService(Service):
             self._settings(configuration),
             reactor,
             proxy_from=_networks(self.options),
+            resolver=self._registry(IResolver),
         )
         for number, endpoint in enumerate(self.options.endpoints):
             port: Any
@@ -178,7 +182,7 @@ class SMTPService(Service):
             remove_stale(spool)
         await self._reloading.acquire()
         try:
-            await self.factory.start()
+            await self._change(self.factory.start())
         finally:
             self._reloading.release()
         calm_collector()
@@ -210,7 +214,10 @@ class SMTPService(Service):
             if not self.running or self.factory is None:
                 return False
             configuration = self._prepare()
-            await self.factory.replace(configuration.chain, self._settings(configuration))
+            settings = self._settings(configuration)
+            await self._change(self.factory.replace(configuration.chain, settings))
+        except CancelledError:
+            return False  # the service stops
         except (ConfigurationError, ConfigurationErrors) as error:
             for line in str(error).splitlines():
                 log.error("The configuration stays as it was: {line}", line=line)
@@ -227,6 +234,11 @@ class SMTPService(Service):
         log.warn("The configuration was read again")
         return True
 
+    def _change(self, work: Coroutine[Any, Any, None]) -> Deferred[None]:
+        """Let components start, until the service stops."""
+        self._changing = Deferred.fromCoroutine(work)
+        return self._changing
+
     def stopService(self) -> Deferred[None]:
         """Stop to listen, let messages on their way arrive, stop the components."""
         super().stopService()
@@ -236,6 +248,10 @@ class SMTPService(Service):
         ports, self._ports = self._ports, []
         for port in ports:
             await sockets.close(port)
+        if self._changing is not None:
+            self._changing.cancel()
+        await self._reloading.acquire()
+        self._reloading.release()  # whoever comes now sees that the service does not run
         if self.factory is not None:
             await self.factory.stop(self.options.grace)
             self.factory = None
@@ -250,7 +266,7 @@ class SMTPService(Service):
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
-        for name in ("factory", "failure", "_given_reactor", "_registry", "_logs"):
+        for name in ("factory", "failure", "_given_reactor", "_registry", "_logs", "_changing"):
             state[name] = None
         state["_ports"] = []
         return state

@@ -312,7 +312,8 @@ class ReactorTests(TestCase):
         self.factory = SMTPFactory(chain, Settings(me="mail.example"), clock)
         self.port: Any = sockets.listen(reactor, "tcp:0:interface=127.0.0.1", self.factory)
         self.addCleanup(self.stop)
-        return int(self.port.getHost().port)
+        here: Any = self.port.getHost()
+        return int(here.port)
 
     async def stop(self) -> None:
         await sockets.close(self.port)
