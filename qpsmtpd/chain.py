@@ -126,7 +126,15 @@ class Chain:
         def __getattr__(self, name: str) -> Ask | None: ...
 
     else:
-        __slots__ = (*HOOKS, "__weakref__", "_clock", "_time_limit", "links", "__provides__")
+        __slots__ = (
+            *HOOKS,
+            "__weakref__",
+            "_clock",
+            "_started",
+            "_time_limit",
+            "links",
+            "__provides__",
+        )
 
     def __init__(
         self,
@@ -148,6 +156,7 @@ class Chain:
         )
         self._clock = clock
         self._time_limit = time_limit
+        self._started: list[Link] = []
         for name in ("deny", "ok"):
             setattr(self, name, self._compile(HOOKS[name]))
         for hook in HOOKS.values():
@@ -161,19 +170,26 @@ class Chain:
 
         :raises Exception: What a component raised; those before it are stopped again.
         """
-        started: list[Link] = []
         try:
             for link in self.links:
                 if _has_lifecycle(link.component):
                     await _call(link.component.start)  # type: ignore[attr-defined]
-                started.append(link)
+                    self._started.append(link)
         except BaseException:
-            await _stop(started)
+            await self.stop()
             raise
 
     async def stop(self) -> None:
-        """Stop the components, in reverse order; an error of one does not keep the others."""
-        await _stop(self.links)
+        """Stop the components that were started, in reverse order.
+
+        An error of one does not keep the others.
+        """
+        started, self._started = self._started, []
+        for link in reversed(started):
+            try:
+                await _call(link.component.stop)  # type: ignore[attr-defined]
+            except Exception:
+                log.failure("{plugin} did not stop", plugin=link.name)
 
     # Compiling.
 
@@ -479,15 +495,6 @@ async def _call(method: Callable[[], Awaitable[None] | None]) -> None:
     result = method()
     if result is not None:
         await result
-
-
-async def _stop(links: Sequence[Link]) -> None:
-    for link in reversed(links):
-        if _has_lifecycle(link.component):
-            try:
-                await _call(link.component.stop)  # type: ignore[attr-defined]
-            except Exception:
-                log.failure("{plugin} did not stop", plugin=link.name)
 
 
 def _scope_ended(hook: Hook, arguments: tuple[Any, ...]) -> bool:

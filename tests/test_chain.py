@@ -633,9 +633,21 @@ class LifecycleTests(ChainTestCase):
     def test_stop_fails(self) -> None:
         """One that does not stop does not keep the others from it, and is logged."""
         log: list[str] = []
-        self.run_now(self.chain(Lives(log, "1"), Lives(log, "2", "stop")).stop())
-        self.assertEqual(log, ["stop 2", "stop 1"])
+        chain = self.chain(Lives(log, "1"), Lives(log, "2", "stop"))
+        self.run_now(chain.start())
+        self.run_now(chain.stop())
+        self.assertEqual(log[2:], ["stop 2", "stop 1"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_stop_twice(self) -> None:
+        """What was not started, or has stopped already, is not stopped."""
+        log: list[str] = []
+        chain = self.chain(Lives(log, "1"))
+        self.run_now(chain.stop())
+        self.run_now(chain.start())
+        self.run_now(chain.stop())
+        self.run_now(chain.stop())
+        self.assertEqual(log, ["start 1", "stop 1"])
 
 
 class SettleTests(SynchronousTestCase):

@@ -31,6 +31,7 @@ TCP = "tcp:0:interface=127.0.0.1"
 #: Writes to a file when it starts and stops; fails to start when its name is ``fails``.
 LIFE = """
     from twisted.internet import reactor
+    from twisted.internet.defer import Deferred
     from twisted.internet.task import deferLater
     from zope.interface import implementer
 
@@ -53,6 +54,8 @@ LIFE = """
         async def start(self):
             if self.called == "slow":
                 await deferLater(reactor, 0.01)
+            if self.called == "never":
+                await Deferred()
             if self.called == "fails":
                 raise RuntimeError("it does not start")
             self.tell("start")
@@ -451,6 +454,17 @@ class ReloadTests(ServiceTestCase):
         self.assertTrue(await last)
         self.assertEqual(self.lived(), "start slow\nstart last\nstop slow\n")
 
+    async def test_stop_meanwhile(self) -> None:
+        """A stop ends a reload that is under way; all that has started stops, once."""
+        path = self.at("life")
+        self.write("config/plugins", f"life {path} old\n")
+        service = self.start()
+        self.write("config/plugins", f"life {path} new\nlife {path} never\n")
+        reloaded = service.reload()
+        await service.stopService()
+        self.assertFalse(await reloaded)
+        self.assertEqual(self.lived(), "start old\nstart new\nstop new\nstop old\n")
+
     async def test_not_when_stopped(self) -> None:
         """A server that has stopped is not reloaded."""
         service = self.start()
@@ -483,6 +497,14 @@ class StopTests(ServiceTestCase):
         with self.assertRaises(smtplib.SMTPServerDisconnected):
             await self.wait(client.noop)
         self.assertEqual(self.said("Unhandled"), [])
+
+    async def test_before_the_start(self) -> None:
+        """A stop ends a start that is under way; all that has started stops, once."""
+        path = self.at("life")
+        self.write("config/plugins", f"life {path} one\nlife {path} never\n")
+        service = self.start()
+        await service.stopService()
+        self.assertEqual(self.lived(), "start one\nstop one\n")
 
     async def test_message_on_its_way(self) -> None:
         """A message on its way arrives within the grace, and nobody new is let in."""
