@@ -20,7 +20,7 @@ from inspect import isawaitable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -53,6 +53,10 @@ TEMPFAIL: Final = defer("Internal error, try again later", "4.3.0", code=451)
 
 #: Hooks that tell of what happened to others, and in the middle of it: nobody can wait there.
 _TOLD: Final = frozenset({"logging", "deny", "ok"})
+
+
+#: Hooks that tell of what is over. The end of their scope does not end them.
+_OVER: Final = frozenset({"queue_post", "reset_transaction", "disconnect", "post_connection"})
 
 
 class ComponentError(Exception):
@@ -399,6 +403,8 @@ class Chain:
                 answer = settle(answer)
             if answer is not None and isawaitable(answer):
                 answer = await self._waited(answer, time_limit, link)
+                if _scope_ended(hook, arguments):
+                    raise CancelledError  # whatever it says: nobody else shall be asked
                 if answer is None:
                     _note(hook, link, arguments, "waited", began)
             if answer is None or hook.notice:
@@ -498,9 +504,8 @@ async def _call(method: Callable[[], Awaitable[None] | None]) -> None:
 
 
 def _scope_ended(hook: Hook, arguments: tuple[Any, ...]) -> bool:
-    # The scope of a notice about an end has ended before it is told.
     return (
-        not hook.notice
+        hook.name not in _OVER
         and bool(arguments)
         and isinstance(arguments[0], Scope)
         and arguments[0].ended

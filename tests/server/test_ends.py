@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 
 from qpsmtpd.chain import ComponentTimeoutError
@@ -78,6 +78,36 @@ class EndsTests(ComponentTestCase):
         self.assertTrue(conversation.protocol.shut_down())
         self.assertFalse(conversation.closed)
         conversation.lose()
+
+    def test_gone_before_the_queue(self) -> None:
+        """A message whose client went while it was judged is not queued: it comes again."""
+        for hook in ("data_post_headers", "received_line", "data_post", "queue_pre"):
+            later = Later(hook)
+            conversation = self.open(later)
+            conversation.envelope()
+            conversation.send("DATA")
+            conversation.send("Subject: a", "", ".")
+            self.assertTrue(conversation.waiting, hook)
+            conversation.lose()
+            self.assertTrue(later.cancelled, hook)
+            self.assertEqual(self.queue.messages, [], hook)
+
+    def test_gone_though_nobody_minds(self) -> None:
+        """Nor is it where a component goes on as if nothing had happened."""
+
+        async def stubborn(*_: object) -> None:
+            try:
+                await Deferred()
+            except CancelledError:
+                pass
+
+        for hook in ("data_post_headers", "received_line", "data_post", "queue_pre"):
+            conversation = self.open(Recorder(**{hook: stubborn}))
+            conversation.envelope()
+            conversation.send("DATA")
+            conversation.send("Subject: a", "", ".")
+            conversation.lose()
+            self.assertEqual(self.queue.messages, [], hook)
 
     def test_cannot_be_cancelled(self) -> None:
         """A component whose waiting cannot be cancelled does not keep the session from its end."""
