@@ -339,8 +339,10 @@ class SMTPProtocol:
         if octets:
             self._write(octets)
         if not turns and self._waiting is None:
-            # Others first. A client that pipelines without end gets its share, no more.
-            self._then_later()
+            # Others first. A client that pipelines without end gets its share, no more, and
+            # the next one when it reads.
+            if not self._clogged:
+                self._then_later()
         elif self._paused and self._waiting is None:
             self._resume()
 

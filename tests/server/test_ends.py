@@ -43,6 +43,20 @@ class EndsTests(ComponentTestCase):
             self.clock.advance(1)
         self.assertTrue(conversation.closed)
 
+    def test_pipelines_and_does_not_read(self) -> None:
+        """Few replies are kept for a client that sends and does not read; then it gets them all."""
+        conversation = self.open()
+        conversation.greet()
+        conversation.stop_reading()
+        conversation.send(*["MAIL FROM:<>"] * 5 * EVENTS_PER_TURN)
+        for _ in range(10):
+            self.clock.advance(0)
+        self.assertEqual(conversation._wire.kept.count(b"\r\n"), EVENTS_PER_TURN)
+        conversation.read_again()
+        for _ in range(10):
+            self.clock.advance(0)
+        self.assertEqual(len(conversation.said), 5 * EVENTS_PER_TURN)
+
     def test_does_not_read_at_shutdown(self) -> None:
         """At shutdown, a client that does not read its 421 is cut off before the grace ends."""
         conversation = self.open()
