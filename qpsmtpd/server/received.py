@@ -41,7 +41,7 @@ def received(transaction: Transaction, me: str) -> bytes:
     hello = session.hello_host
     tls = f"\r\n {tls_comment(session)}" if session.tls is not None else ""
     return (
-        f"Received: from {_safe(host)} (HELO {_safe(hello)}) ({session.remote_ip})\r\n"
+        f"Received: from {_safe(host)} (HELO {_safe(hello)}) ({_safe(session.remote_ip)})\r\n"
         f" by {me} (qpsmtpd/{__version__}) with {protocol_name(transaction)}"
         f" id {transaction.id}{tls}; {_date()}"
     ).encode("ascii", "replace")

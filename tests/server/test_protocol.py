@@ -285,7 +285,7 @@ REPLIES: dict[str, tuple[str, str, str, str, str, str]] = {
         "421 4.7.1 Message denied temporarily",
     ),
     "vrfy": (
-        "252 2.1.5 Just try sending a mail and we'll see how it turns out ...",
+        "252 2.0.0 Just try sending a mail and we'll see how it turns out ...",
         "250 2.0.0 User OK",
         "554 5.7.1 Access Denied",
         "450 4.3.0 Try again later",

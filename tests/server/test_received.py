@@ -54,7 +54,7 @@ class ReceivedTests(ComponentTestCase):
 
     def test_hostile_names(self) -> None:
         """Nothing that a client says ends the comment, the line or the field."""
-        for name in ("hello_host", "remote_host", "remote_info"):
+        for name in ("hello_host", "remote_host", "remote_info", "remote_ip"):
             lines = self.field(**{name: HOSTILE}).split("\r\n")
             self.assertEqual(len(lines), 2)
             self.assertEqual(lines[0].count("("), 2)
