@@ -2,9 +2,11 @@
 
 import os
 import random
+import re
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 from tests.server.processes import Server, until
 from tests.trust.load import Client, Load, message, stored
@@ -14,6 +16,12 @@ from tests.trust.servers import TrustTestCase
 SEED = int(os.environ.get("QPSMTPD_TEST_SEED") or time.time_ns() % 1_000_000)
 
 ROUNDS = 3
+
+
+def children(server: Server) -> list[int]:
+    """The processes that a process has."""
+    text = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text()
+    return [int(pid) for pid in text.split()]
 
 
 class CrashTestCase(TrustTestCase):
@@ -78,9 +86,7 @@ class KillTests(CrashTestCase):
         for number in range(ROUNDS):
             load.wait_for(len(load.accepted) + 20)
             time.sleep(self.chance.random() * 0.3)
-            children = f"/proc/{server.pid}/task/{server.pid}/children"
-            with open(children) as file:
-                os.kill(int(self.chance.choice(file.read().split())), signal.SIGKILL)
+            os.kill(self.chance.choice(children(server)), signal.SIGKILL)
             server.wait_for(r"Worker \d+ ended", number + 1)
         load.wait_for(len(load.accepted) + 20)
         load.stop()
@@ -168,3 +174,16 @@ class ReloadTests(CrashTestCase):
     def test_processes(self) -> None:
         """The same holds for several processes."""
         self.reload_under_load(2)
+
+    def test_worker_that_starts(self) -> None:
+        """A worker that is told to do so while it starts does not die of it."""
+        server = self.start("--workers", "2")
+        until(lambda: len(children(server)) == 2, lambda: server.said)
+
+        def started() -> bool:
+            server.signal(signal.SIGHUP)
+            return len(set(re.findall(r"(\d+) The configuration was read", server.said))) == 2
+
+        until(started, lambda: server.said)
+        self.serves(server, "mail")
+        self.assertNotIn("ended", server.said)
