@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IHandshakeListener,
     IProtocol,
@@ -201,8 +201,12 @@ class SMTPProtocol:
         if answer.__class__ is Deferred:
             # What comes next may be a TLS handshake, which is not for the machine.
             self._stop_reading()
-        self._then(answer, _pre_connected)
-        self._advance()
+        try:
+            self._then(answer, _pre_connected)
+        except Exception:
+            self._failed()
+        else:
+            self._advance()
 
     def handshakeCompleted(self) -> None:
         secured, self._secured = self._secured, None
@@ -211,7 +215,10 @@ class SMTPProtocol:
             connection.get_protocol_version_name(), connection.get_cipher_name() or "unknown"
         )
         if secured is not None and not self._ended:
-            secured(self)
+            try:
+                secured(self)
+            except Exception:
+                self._failed()
 
     def dataReceived(self, data: bytes) -> None:
         if self._ended:
@@ -328,9 +335,9 @@ class SMTPProtocol:
                 if not turns:
                     break
         except Exception:
-            log.failure("The engine failed in session {session}", session=self.session.id)
-            machine.close(Reply(421, "Internal error, closing connection", "4.3.0"))
-            event = Need.CLOSE
+            self._running = False
+            self._failed()
+            return
         self._running = False
         if event is Need.CLOSE:
             self._finish()
@@ -463,8 +470,7 @@ class SMTPProtocol:
             if finish is not None:
                 finish(self, answer, *context)
         except Exception:
-            log.failure("The engine failed in session {session}", session=self.session.id)
-            self.close(Reply(421, "Internal error, closing connection", "4.3.0"))
+            self._failed()
             return
         if not self._running and self._waiting is None and not self._ended:
             self._advance()
@@ -476,8 +482,11 @@ class SMTPProtocol:
         if self._ended:
             failure.cleanFailure()  # its traceback holds the session
             return  # a late result of something that nobody waits for any more
-        if not isinstance(failure.value, CancelledError):
-            log.failure("The engine failed in session {session}", failure, session=self.session.id)
+        self._failed(failure)
+
+    def _failed(self, failure: Failure | None = None) -> None:
+        """Close the connection because of an error that is ours."""
+        log.failure("The engine failed in session {session}", failure, session=self.session.id)
         self.close(Reply(421, "Internal error, closing connection", "4.3.0"))
 
     def _cancel(self) -> None:

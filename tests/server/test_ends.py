@@ -10,9 +10,9 @@ from zope.interface import implementer
 from qpsmtpd.chain import ComponentTimeoutError
 from qpsmtpd.interfaces import IRcpt
 from qpsmtpd.server.protocol import CLOSE_TIME, EVENTS_PER_TURN
-from qpsmtpd.session import Transaction
+from qpsmtpd.session import Session, Transaction
 from qpsmtpd.smtp.address import Address
-from qpsmtpd.testing import ComponentTestCase
+from qpsmtpd.testing import ComponentTestCase, client
 from qpsmtpd.verdicts import OK, Verdict
 from tests.recorder import Later, Recorder
 
@@ -122,6 +122,22 @@ class EndsTests(ComponentTestCase):
             conversation.send("Subject: a", "", ".")
             conversation.lose()
             self.assertEqual(self.queue.messages, [], hook)
+
+    def test_tls_cannot_begin(self) -> None:
+        """Where TLS cannot begin the connection closes, when it was asked for and before."""
+
+        def implicit(session: Session) -> None:
+            session.tls_context, session.tls_implicit = object(), True
+
+        self.patch(client._Wire, "startTLS", lambda *_: 1 / 0)
+        at_once = self.open(Recorder(pre_connection=implicit))
+        asked = self.open(tls_context=object())
+        asked.greet()
+        asked.send("STARTTLS")
+        for conversation in (at_once, asked):
+            self.assertTrue(conversation.closed)
+            self.assertEqual(conversation.factory.protocols, set())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
     def test_cannot_be_cancelled(self) -> None:
         """A component whose waiting cannot be cancelled does not keep the session from its end."""
