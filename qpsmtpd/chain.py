@@ -104,7 +104,7 @@ class Link:
         hooks = getattr(self.component, "hooks", None)
         return hook.name not in _TOLD if hooks is None else hook.name in hooks
 
-    def named(self, hook: Hook) -> bool:
+    def named(self) -> bool:
         """Whether it names the hook, and so is asked where nobody stands after it."""
         return getattr(self.component, "hooks", None) is not None
 
@@ -205,7 +205,7 @@ class Chain:
             if link.wraps(hook):
                 rest = self._plain(hook, plain, rest)
                 plain = []
-                if rest is not None or link.named(hook):
+                if rest is not None or link.named():
                     rest = self._wrapped(hook, link, rest)
             else:
                 plain.insert(0, link)
