@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import time
+from shlex import quote
 from typing import Any
 
 from twisted.internet import reactor
@@ -90,7 +91,7 @@ class FileTests(ComponentTestCase):
 
     async def test_pipe(self) -> None:
         """A command gets the lines, and its end is waited for."""
-        component = self.plugin(f"|sed s/one/two/ >>{self.path}", tsformat="x")
+        component = self.plugin(f"|sed s/one/two/ >>{quote(self.path)}", tsformat="x")
         self.say(component, "one")
         await component.stop()
         self.assertEqual(read(self.path), [f"x {TAIL}two"])
@@ -100,7 +101,7 @@ class FileTests(ComponentTestCase):
         clock = Clock()
         gate = os.path.join(self.folder, "gate")
         os.mkfifo(gate)
-        component = self.plugin(f"|read go <{gate}; cat >{self.path}", clock=clock)
+        component = self.plugin(f"|read go <{quote(gate)}; cat >{quote(self.path)}", clock=clock)
         text = "x" * 1_000_000  # more than a pipe holds
         self.say(component, text)
         stopped = component.stop()
