@@ -2,6 +2,7 @@
 
 import os
 import sys
+from shlex import quote
 from typing import Any
 
 from twisted.internet import reactor
@@ -17,7 +18,8 @@ class QuitFortuneTests(ComponentTestCase):
     def program(self, source: str) -> str:
         path: str = os.path.abspath(self.mktemp())
         with open(path, "w") as file:
-            file.write(f"#!{sys.executable} -S\n{source}\n")
+            # Not the interpreter itself: its path may have a space.
+            file.write(f'#!/bin/sh\nexec {quote(sys.executable)} -S -c {quote(source)} "$@"\n')
         os.chmod(path, 0o755)
         return path
 
