@@ -43,7 +43,7 @@ MEASUREMENTS: dict[str, tuple[Measurement, list[str]]] = {
 }
 
 #: Open files that 10,000 connections take, on either side.
-FILES = 20000
+FILES = 65536
 
 
 def machine() -> str:
