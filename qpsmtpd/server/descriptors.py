@@ -2,7 +2,8 @@
 """How many connections a process can have before it runs out of descriptors.
 
 A session is worth nothing when its message cannot be opened a file. So each connection is
-counted twice, and some descriptors are kept for what all share.
+counted twice, up to a number of files that are hardly ever open at once, and some descriptors
+are kept for what all share.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ log: Final = Logger()
 #: written, questions to the DNS.
 RESERVE: Final = 128
 
+#: Sessions that have a message above ``size_threshold`` on its way at the same time, at most.
+FILES: Final = 4096
+
 
 def affordable(limit: int) -> int:
     """How many connections there may be at once.
 
     :param limit: How many descriptors there may be.
     """
-    return max(limit - RESERVE, limit // 2) // 2
+    return max(max(limit - RESERVE, limit // 2) // 2, limit - RESERVE - FILES)
 
 
 def provide(connections: int) -> int:

@@ -61,3 +61,7 @@ class ProvideTests(SynchronousTestCase):
     def test_few(self) -> None:
         """With very few descriptors there are still some connections."""
         self.assertEqual([affordable(limit) for limit in (8, 64, 256)], [2, 16, 64])
+
+    def test_many(self) -> None:
+        """Beyond the files that are ever open at once, each connection needs one descriptor."""
+        self.assertEqual(affordable(20_000), 20_000 - 128 - 4096)
