@@ -111,7 +111,7 @@ class SMTPProtocol:
     :ivar session: What components see of it.
     :ivar generation: The configuration it runs on.
     :ivar address: Which address the connection counts for.
-    :ivar active: When the client was last heard of, by the factory's coarse clock.
+    :ivar active: When the client last gave a command or content, by the factory's coarse clock.
     :ivar early: What the client said before the session began, behind a PROXY header.
     :ivar receive: Reads from the client, for the hub.
     """
@@ -225,7 +225,6 @@ class SMTPProtocol:
             return  # under TLS a client can talk on until it agrees to the end
         machine = self._machine
         machine.receive(data)
-        self.active = self.factory.now
         if self._waiting is None and not self._running:
             self._advance()
         elif machine.pending > READ_AHEAD:
@@ -345,6 +344,8 @@ class SMTPProtocol:
         octets = machine.outgoing()
         if octets:
             self._write(octets)
+        if octets or machine.receiving:
+            self.active = self.factory.now  # a part of a command does not count
         if not turns and self._waiting is None:
             # Others first. A client that pipelines without end gets its share, no more, and
             # the next one when it reads.

@@ -650,6 +650,17 @@ class TimeTests(ComponentTestCase):
         conversation.command("NOOP")
         self.assert_times_out(conversation, 300)
 
+    def test_slow_command(self) -> None:
+        """A command that comes octet by octet has no more time than any other."""
+        conversation = self.open(command_time=300)
+        for _ in range(300):
+            conversation.send_octets(b"N")
+            self.clock.advance(1)
+        self.assertFalse(conversation.closed)
+        conversation.look()
+        self.clock.advance(1)
+        self.assertEqual(conversation.said, ["421 4.4.2 Connection timed out"])
+
     def test_content(self) -> None:
         """So is one that stops in the middle of a message, by a limit of its own."""
         conversation = self.open(command_time=300, content_time=180)
