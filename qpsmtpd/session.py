@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from qpsmtpd.message import Message
 from qpsmtpd.notes import Notes
@@ -33,6 +33,11 @@ class TLSState(NamedTuple):
 
     version: str
     cipher: str
+
+    @classmethod
+    def of(cls, connection: Any) -> TLSState:
+        """The state of a pyOpenSSL connection whose handshake is done."""
+        return cls(connection.get_protocol_version_name(), connection.get_cipher_name() or "unknown")
 
 
 class _Noted(Scope):

@@ -493,9 +493,7 @@ def _see_tls(session: Session, protocol: Any) -> None:
     """Learn that the connection is encrypted; the first that can be asked is behind RCPT."""
     transport: Any = getattr(protocol, "transport", None)
     if session.tls is None and ISSLTransport.providedBy(transport):
-        connection = transport.getHandle()  # type: ignore[attr-defined]
-        cipher = connection.get_cipher_name() or "unknown"
-        session.tls = TLSState(connection.get_protocol_version_name(), cipher)
+        session.tls = TLSState.of(transport.getHandle())  # type: ignore[attr-defined]
 
 
 def _text(reply: Reply) -> bytes:

@@ -210,10 +210,7 @@ class SMTPProtocol:
 
     def handshakeCompleted(self) -> None:
         secured, self._secured = self._secured, None
-        connection = self.transport.getHandle()
-        self.session.tls = TLSState(
-            connection.get_protocol_version_name(), connection.get_cipher_name() or "unknown"
-        )
+        self.session.tls = TLSState.of(self.transport.getHandle())
         if secured is not None and not self._ended:
             try:
                 secured(self)
@@ -517,11 +514,8 @@ class SMTPProtocol:
             return
         self.session.transaction = None
         self._refused = None
-        ask = self.chain.reset_transaction
-        if ask is not None:
-            told = ask(transaction)
-            if told.__class__ is Deferred:
-                self.factory.let_finish(told)
+        if self.chain.reset_transaction is not None:
+            self._tell(self.chain.reset_transaction, transaction)
         if logs.wanted(6) and transaction.trace:
             log.info(
                 "transaction {transaction} trace: {trace}",

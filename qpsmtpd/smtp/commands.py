@@ -262,12 +262,9 @@ def parse_mail(argument: bytes, extensions: Extensions) -> Mail | Reply:
     if match is None:
         return _BAD_MAIL
     path, text = match.groups()
-    parameters = NO_PARAMETERS
-    if text:
-        found = _parameters(text, MAIL_PARAMETERS, extensions)
-        if isinstance(found, Reply):
-            return found
-        parameters = found
+    parameters = _parameters(text, MAIL_PARAMETERS, extensions)
+    if isinstance(parameters, Reply):
+        return parameters
     # qmail's sender of double bounces stands for the null reverse-path.
     if path == b"<>" or path == b"<#@[]>":
         return Mail(NULL_PATH, parameters)
@@ -286,12 +283,9 @@ def parse_rcpt(argument: bytes, extensions: Extensions, utf8: bool = False) -> R
     if match is None:
         return _BAD_RCPT
     path, text = match.groups()
-    parameters = NO_PARAMETERS
-    if text:
-        found = _parameters(text, RCPT_PARAMETERS, extensions)
-        if isinstance(found, Reply):
-            return found
-        parameters = found
+    parameters = _parameters(text, RCPT_PARAMETERS, extensions)
+    if isinstance(parameters, Reply):
+        return parameters
     address = _address(path, utf8, "5.1.3")
     if isinstance(address, Reply):
         return address
@@ -335,8 +329,10 @@ def _address(path: bytes, utf8: bool, status: str) -> Address | Reply:
 
 
 def _parameters(
-    text: bytes, known: Mapping[bytes, Parameter], extensions: Extensions
+    text: bytes | None, known: Mapping[bytes, Parameter], extensions: Extensions
 ) -> Parameters | Reply:
+    if not text:
+        return NO_PARAMETERS
     found: dict[str, str | None] = {}
     for word in text.split():
         keyword, equals, value = word.partition(b"=")
