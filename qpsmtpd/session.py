@@ -37,7 +37,9 @@ class TLSState(NamedTuple):
     @classmethod
     def of(cls, connection: Any) -> TLSState:
         """The state of a pyOpenSSL connection whose handshake is done."""
-        return cls(connection.get_protocol_version_name(), connection.get_cipher_name() or "unknown")
+        return cls(
+            connection.get_protocol_version_name(), connection.get_cipher_name() or "unknown"
+        )
 
 
 class _Noted(Scope):
