@@ -1,10 +1,11 @@
 # -*- test-case-name: tests.test_main -*-
-"""``python -m qpsmtpd``: look at a configuration, list plugins, write a tap file."""
+"""``python -m qpsmtpd`` and the command ``qpsmtpd``: what there is beside ``twistd qpsmtpd``."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import stat
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :returns: The exit status: 0 if all is well, 1 if not, 2 for a bad command line.
     """
+    if arguments is None:
+        arguments = sys.argv[1:]
+    if not arguments and _has_client():
+        arguments = ["stdio"]  # as the qpsmtpd that tcpserver has always started
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -29,10 +34,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+def _has_client() -> bool:
+    """Whether a super-server has started this process for one client."""
+    if "TCPREMOTEIP" in os.environ:
+        return True
+    try:
+        return stat.S_ISSOCK(os.fstat(0).st_mode)
+    except OSError:
+        return False
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m qpsmtpd",
-        description="Look at a configuration, list plugins, write a tap file.",
+        description="Look at a configuration, list plugins, write a tap file, serve one client.",
     )
     parser.add_argument("--version", action="version", version=f"qpsmtpd {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -55,6 +70,16 @@ def _parser() -> argparse.ArgumentParser:
         help="the options of twistd qpsmtpd",
     )
     tap.set_defaults(run=_tap)
+
+    stdio = commands.add_parser(
+        "stdio", help="one session on standard input and output, for tcpserver or inetd"
+    )
+    _add_config(stdio)
+    stdio.add_argument("-s", "--state", default="var/state", help="what plugins remember")
+    stdio.add_argument(
+        "-g", "--grace", default=30.0, type=float, help="seconds for a message at a stop"
+    )
+    stdio.set_defaults(run=_stdio)
 
     secret = commands.add_parser("hash-password", help="hash a password for flat_auth_pw")
     secret.set_defaults(run=_hash_password)
@@ -145,6 +170,12 @@ def _tap(options: argparse.Namespace) -> int:
         return 1
     print(f"Run it with: twistd -f {options.output}")
     return 0
+
+
+def _stdio(options: argparse.Namespace) -> int:
+    from qpsmtpd.server.stdio import main as serve
+
+    return serve(options.config, options.state, options.grace)
 
 
 def _hash_password(options: argparse.Namespace) -> int:

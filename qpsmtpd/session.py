@@ -6,6 +6,8 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from qpsmtpd.message import Message
@@ -22,6 +24,8 @@ __all__ = ["TRACE_LIMIT", "Session", "TLSState", "Transaction"]
 TRACE_LIMIT: Final = 1000
 
 _numbers: Final = itertools.count(1)
+
+_NO_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class TLSState(NamedTuple):
@@ -99,6 +103,8 @@ class Session(_Noted):
     :ivar auth_mechanism: With which mechanism, in upper case.
     :ivar transaction: The open mail transaction, if there is one.
     :ivar connections: Open connections from this address, this one included.
+    :ivar environment: What a super-server such as tcpserver has set for this client; empty
+        where the server accepts connections itself.
     """
 
     __slots__ = (
@@ -110,6 +116,7 @@ class Session(_Noted):
         "auth_user",
         "capabilities",
         "connections",
+        "environment",
         "hello",
         "hello_host",
         "local_ip",
@@ -151,6 +158,7 @@ class Session(_Noted):
         self.auth_mechanism: str | None = None
         self.transaction: Transaction | None = None
         self.connections = 1
+        self.environment = _NO_ENVIRONMENT
         self._number = next(_numbers)
         self._id: str | None = None
         self._transactions = 0
