@@ -17,8 +17,6 @@ Arguments:
     ``1`` (the default) refuses, ``0`` only logs, ``naughty`` leaves it to the plugin ``naughty``.
 ``reject_type``
     ``perm`` (the default), ``temp``, ``disconnect`` or ``temp_disconnect``.
-``days``
-    Accepted and ignored.
 
 The client is told everything that is wrong, with 552 or 452.
 """
@@ -89,7 +87,6 @@ class Headers:
         default=None,
         help="perm, temp, disconnect or temp_disconnect",
     )
-    days: str = argument(str, default="", help="ignored")
 
     def data_post(self, transaction: Transaction) -> Verdict | None:
         message = transaction.message

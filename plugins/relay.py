@@ -21,7 +21,8 @@ colon at the end::
     Who may not, whatever else says so.
 
 ``::1`` may relay also without these files. If the environment variable ``RELAYCLIENT`` is set
-when the server starts, everybody may. Without the dot ``10.20`` is an error.
+when the server starts, everybody may. Without the dot ``10.20`` is an error; with a number of
+bits any address of a network names it, so ``10.20.1.1/8`` is all of ``10.0.0.0/8``.
 
 Arguments:
 
@@ -40,6 +41,7 @@ from __future__ import annotations
 
 import os
 from ipaddress import IPv6Address
+from ipaddress import ip_network as network_around
 from typing import Final
 
 from zope.interface import alsoProvides, implementer
@@ -67,9 +69,10 @@ def clients(text: str) -> Network:
         if ":" in text and "/" not in text and not _is_ipv6(text):
             groups = text.removesuffix(":").split(":")
             return ip_network(f"{':'.join(groups)}::/{16 * len(groups)}")
-        return ip_network(text)
+        # The Perl qpsmtpd's sample has 2001:DB8::1/32: any address of the network stands for it.
+        return network_around(text, strict=False) if "/" in text else ip_network(text)
     except ValueError as error:
-        raise ConversionError(str(error.__cause__)) from None
+        raise ConversionError(str(error.__cause__ or error)) from None
 
 
 def _is_ipv6(text: str) -> bool:

@@ -115,6 +115,8 @@ def _check(options: argparse.Namespace) -> int:
         print(f"read {name}")
     for link in found.chain.links:
         print(f"uses {link.name}")
+    for notice in found.notices:
+        print(notice, file=sys.stderr)
     print("The configuration can be used.")
     return 0
 

@@ -9,7 +9,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 from qpsmtpd import __version__
 from qpsmtpd.__main__ import main
-from qpsmtpd.configuration import discovery
+from qpsmtpd.configuration import discovery, perl
 from qpsmtpd.passwords import verify
 from tests.configuration.folders import FolderTestCase
 from tests.server.processes import LIMIT, PYTHON
@@ -64,6 +64,15 @@ class CheckTests(MainTestCase):
                 "The configuration can be used.",
             },
         )
+
+    def test_without_effect(self) -> None:
+        """A line that has no effect is named, and the configuration can be used."""
+        self.patch(perl, "PLUGINS", {"not_there": perl.Task.MESSAGE})
+        self.configure({"plugins": "rcpt_ok\nnot_there\n"})
+        status, out, err = self.run_main("check", "--config", self.at("config"))
+        self.assertEqual(status, 0)
+        self.assertIn("The configuration can be used.", out)
+        self.assertIn('TOP/config/plugins:2: "not_there": has no effect', err)
 
     def test_bad(self) -> None:
         """A configuration that cannot be used: all that is wrong with it, and 1."""

@@ -17,13 +17,24 @@ from typing import Final
 import qpsmtpd.plugins
 from qpsmtpd.component import PluginMaker
 
-__all__ = ["DiscoveryError", "add_folders", "find", "names"]
+__all__ = ["DiscoveryError", "NotFoundError", "add_folders", "find", "names", "perl_file"]
 
 _PART: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+#: Octets of a file that are looked at for signs of Perl.
+_LOOKED_AT: Final = 65536
+
+_PERL: Final = re.compile(
+    rb"^(?:#!.*\bperl\b|=(?:head1|pod)\b|use (?:strict|warnings|Qpsmtpd)\b|sub \w+\b)", re.MULTILINE
+)
 
 
 class DiscoveryError(Exception):
     """There is no plugin of a name, or its module cannot be used; says why."""
+
+
+class NotFoundError(DiscoveryError):
+    """No module has the name."""
 
 
 def add_folders(folders: Iterable[str]) -> None:
@@ -52,7 +63,7 @@ def find(name: str) -> PluginMaker:
     except ModuleNotFoundError as error:
         if error.name is not None and (module == error.name or module.startswith(error.name + ".")):
             where = ", ".join(filter(os.path.isdir, qpsmtpd.plugins.__path__))
-            raise DiscoveryError(f"plugin {name} not found in {where}") from None
+            raise NotFoundError(f"plugin {name} not found in {where}") from None
         raise DiscoveryError(
             f"plugin {name} needs the Python module {error.name}, which is not installed"
         ) from None
@@ -62,6 +73,23 @@ def find(name: str) -> PluginMaker:
         if isinstance(value, PluginMaker) and _module(value.name) == module:
             return value
     raise DiscoveryError(f"{found.__file__} has no PluginMaker for {name}")
+
+
+def perl_file(name: str) -> str | None:
+    """The file that the Perl qpsmtpd would take for a plugin, if it looks like Perl."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        return None
+    for folder in qpsmtpd.plugins.__path__:
+        path = os.path.join(folder, *parts)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(descriptor, "rb") as file:
+                if _PERL.search(file.read(_LOOKED_AT)):
+                    return path
+        except OSError:
+            continue
+    return None
 
 
 def _module(name: str) -> str:

@@ -2,9 +2,10 @@
 """What the operator is told when the configuration cannot be used."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["ConfigurationError", "ConfigurationErrors"]
+__all__ = ["ConfigurationError", "ConfigurationErrors", "Notice"]
 
 #: Characters of a faulty line that an error repeats; enough to recognise it by.
 _FOUND_LIMIT: Final = 200
@@ -64,6 +65,30 @@ class ConfigurationErrors(Exception):  # noqa: N818 - it is several
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.errors))
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A place where the configuration says something that has no effect here.
+
+    It does not keep the server from starting, and the operator has to know. As text it is
+    one line that is safe to print: ``config/plugins:9: "dkim": has no effect; ...``.
+
+    :ivar found: What stands there.
+    :ivar effect: What follows from that.
+    :ivar file: The file.
+    :ivar line: The line in that file, counted from 1.
+    :ivar grave: Whether something that was asked for is not done.
+    """
+
+    found: str
+    effect: str
+    file: str
+    line: int
+    grave: bool = False
+
+    def __str__(self) -> str:
+        return _printable(f'{self.file}:{self.line}: "{_shortened(self.found)}": {self.effect}')
 
 
 def _shortened(text: str) -> str:

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 import qpsmtpd
 from qpsmtpd.chain import Chain
-from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
+from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors, Notice
 from qpsmtpd.configuration.files import ControlFiles
 from qpsmtpd.configuration.plugins import Services, read_links
 from qpsmtpd.configuration.settings import read_settings
@@ -28,12 +28,14 @@ class Configuration:
     :ivar chain: The components, compiled; not yet started.
     :ivar loglevel: What is logged where no component logs.
     :ivar files: Where it was read from.
+    :ivar notices: What it says without an effect.
     """
 
     chain: Chain
     settings: Settings
     loglevel: int
     files: ControlFiles
+    notices: tuple[Notice, ...] = ()
 
 
 def control_files(
@@ -87,10 +89,10 @@ def load(
     except ConfigurationError as error:
         errors.append(error)
     try:
-        links = read_links(files, services)
+        links, notices = read_links(files, services)
     except ConfigurationErrors as several:
         errors.extend(several)
     if errors:  # several may read the same file, and one word about each is enough
         raise ConfigurationErrors({str(error): error for error in errors}.values())
     chain = Chain(links, clock=clock, time_limit=settings.limits.component_time)
-    return Configuration(chain, settings, level, files)
+    return Configuration(chain, settings, level, files, tuple(notices))

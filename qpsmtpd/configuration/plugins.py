@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 from zope.interface.interface import InterfaceClass
 
 from qpsmtpd.chain import Link
 from qpsmtpd.component import Argument, ControlFile, PluginMaker, Service, declarations
-from qpsmtpd.configuration import discovery
-from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
+from qpsmtpd.configuration import discovery, perl
+from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors, Notice
 from qpsmtpd.configuration.files import ControlFiles, Line
 from qpsmtpd.configuration.lines import PluginLine
 from qpsmtpd.configuration.values import choice, path, seconds, yes_no
@@ -40,13 +41,20 @@ COMMON_ARGUMENTS: Final[Mapping[str, Argument]] = {
 }
 
 
-def read_links(files: ControlFiles, services: Services) -> list[Link]:
+def read_links(files: ControlFiles, services: Services) -> tuple[list[Link], list[Notice]]:
     """Build the components that the ``plugins`` file names, and the ``logging`` file before it.
+
+    A plugin of the Perl qpsmtpd that is not there does not keep the server from starting. Who
+    may relay, authenticate or queue fails closed without it; what a filter would have refused is
+    let through, as if the line were not there. So each is named.
+
+    :returns: The links, and what has no effect.
 
     :raises ConfigurationErrors: With all that is wrong, each with its file and line.
     """
     errors: list[ConfigurationError] = []
     links: list[Link] = []
+    notices: list[Notice] = []
     try:
         folders = [line.value(path) for line in files.lines("plugin_dirs")]
         discovery.add_folders(folders)
@@ -55,22 +63,51 @@ def read_links(files: ControlFiles, services: Services) -> list[Link]:
         raise ConfigurationErrors([error]) from error
     for line in lines:
         try:
-            links.append(_link(PluginLine.parse(line), line, files, services))
+            plugin = PluginLine.parse(line)
+            try:
+                maker = discovery.find(plugin.name)
+            except discovery.NotFoundError as error:
+                notices.append(_missing(plugin, line, error))
+            except discovery.DiscoveryError as error:
+                raise line.error(f"a plugin that can be used; {error}", plugin.title) from error
+            else:
+                links.append(_link(maker, plugin, line, files, services, notices))
         except ConfigurationError as error:
             errors.append(error)
         except ConfigurationErrors as several:
             errors.extend(several)
     if errors:
         raise ConfigurationErrors(errors)
-    return links
+    return links, notices
 
 
-def _link(plugin: PluginLine, line: Line, files: ControlFiles, services: Services) -> Link:
-    try:
-        maker = discovery.find(plugin.name)
-    except discovery.DiscoveryError as error:
-        raise line.error(f"a plugin that can be used; {error}", plugin.title) from error
-    settings, common = _settings(maker, plugin, line, files, services)
+def _missing(plugin: PluginLine, line: Line, error: discovery.NotFoundError) -> Notice:
+    """Say that a plugin of the Perl qpsmtpd is not there.
+
+    :raises ConfigurationError: It is none of those.
+    """
+    task = perl.PLUGINS.get(plugin.name)
+    if task is not None:
+        effect = f"has no effect: this plugin of the Perl qpsmtpd is not there; {task.value}"
+        return Notice(plugin.title, effect, line.file, line.number, grave=True)
+    if now := perl.OLD_NAMES.get(plugin.name):
+        raise line.error(f"the plugin by its present name: {now}", plugin.title) from error
+    if found := discovery.perl_file(plugin.name):
+        raise line.error(
+            f"a plugin in Python; {found} is one in Perl, which has to be ported", plugin.title
+        ) from error
+    raise line.error(f"a plugin that can be used; {error}", plugin.title) from error
+
+
+def _link(
+    maker: PluginMaker,
+    plugin: PluginLine,
+    line: Line,
+    files: ControlFiles,
+    services: Services,
+    notices: list[Notice],
+) -> Link:
+    settings, common = _settings(maker, plugin, line, files, services, notices)
     try:
         component = maker.make(settings)
     except (ConfigurationError, ConfigurationErrors):
@@ -86,7 +123,12 @@ def _link(plugin: PluginLine, line: Line, files: ControlFiles, services: Service
 
 
 def _settings(
-    maker: PluginMaker, plugin: PluginLine, line: Line, files: ControlFiles, services: Services
+    maker: PluginMaker,
+    plugin: PluginLine,
+    line: Line,
+    files: ControlFiles,
+    services: Services,
+    notices: list[Notice],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a component's constructor is given, and the values of the common arguments."""
     settings: dict[str, Any] = {}
@@ -108,7 +150,7 @@ def _settings(
                     errors.append(line.error(f"a server that offers {name} to {plugin.title}"))
     common: dict[str, Any] = {}
     try:
-        for name, value in _arguments(arguments, plugin, line).items():
+        for name, value in _arguments(arguments, plugin, line, notices).items():
             if name in fields:
                 settings[fields[name]] = value
             else:
@@ -148,14 +190,25 @@ def _line_value(declared: ControlFile, line: Line) -> Any:
         raise line.error(str(error)) from None
 
 
-def _arguments(declared: list[Argument], plugin: PluginLine, line: Line) -> dict[str, Any]:
-    """Read the words of a line: ``name value``, ``name=value``, flags, and words by position."""
+def _arguments(
+    declared: list[Argument], plugin: PluginLine, line: Line, notices: list[Notice]
+) -> dict[str, Any]:
+    """Read the words of a line: ``name value``, ``name=value``, flags, and words by position.
+
+    What the Perl qpsmtpd is known to pass over is passed over here too, with a notice.
+    """
     known = {**COMMON_ARGUMENTS, **{argument.name: argument for argument in declared}}
     given: dict[str, Any] = {}
     words = iter(plugin.arguments)
     for word in words:
         name, equals, value = word.partition("=")
         argument = known.get(name if equals else word)
+        ignored = None if argument else perl.ignored_words(plugin.name, word)
+        if ignored is not None:
+            skipped = " ".join([word, *islice(words, ignored)])
+            effect = f"means nothing to {plugin.title} and is passed over"
+            notices.append(Notice(skipped, effect, line.file, line.number))
+            continue
         if argument is None:
             argument = _next_by_position(declared, given)
             if argument is None:

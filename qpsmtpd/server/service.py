@@ -141,6 +141,7 @@ class SMTPService(Service):
         configuration = self._prepare()
         self._logs = LogService.of(configuration.chain, configuration.loglevel)
         self._logs.start()
+        _tell(configuration)
         self.factory = SMTPFactory(
             configuration.chain,
             self._settings(configuration),
@@ -231,6 +232,7 @@ class SMTPService(Service):
             self._logs.stop()
         self._logs = LogService.of(configuration.chain, configuration.loglevel)
         self._logs.start()
+        _tell(configuration)
         log.warn("The configuration was read again")
         return True
 
@@ -270,6 +272,13 @@ class SMTPService(Service):
             state[name] = None
         state["_ports"] = []
         return state
+
+
+def _tell(configuration: Configuration) -> None:
+    """Log what the configuration says without an effect."""
+    for notice in configuration.notices:
+        tell = log.error if notice.grave else log.warn
+        tell("{notice}", notice=str(notice))
 
 
 def _networks(options: ServerOptions) -> ProxyFrom:

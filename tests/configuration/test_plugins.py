@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from zope.interface.interface import InterfaceClass
 
 from qpsmtpd.chain import Link
+from qpsmtpd.configuration import perl
 from qpsmtpd.configuration.errors import ConfigurationErrors
 from qpsmtpd.configuration.plugins import read_links
 from tests.configuration.folders import FolderTestCase
@@ -94,7 +95,7 @@ class PluginsTestCase(FolderTestCase):
         return self.clock
 
     def read(self, plugins: str, **others: str) -> list[Link]:
-        return read_links(self.configure({"plugins": plugins, **others}), self.services)
+        return read_links(self.configure({"plugins": plugins, **others}), self.services)[0]
 
     def component(self, line: str, **others: str) -> Any:
         [link] = self.read(line + "\n", **others)
@@ -103,6 +104,72 @@ class PluginsTestCase(FolderTestCase):
     def errors(self, plugins: str, **others: str) -> list[str]:
         caught = self.assertRaises(ConfigurationErrors, self.read, plugins, **others)
         return self.plain(caught).splitlines()
+
+
+class PerlTests(PluginsTestCase):
+    """Lines of the Perl qpsmtpd that lead nowhere here."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        # Whatever is bundled by now, nothing of it is there in this test.
+        self.patch(perl, "PLUGINS", {"there/gone": perl.Task.QUEUE})
+        self.patch(perl, "IGNORED_ARGUMENTS", {"sample": {"old": 1, "alone": 0}})
+
+    def notices(self, plugins: str) -> list[str]:
+        self.links, found = read_links(self.configure({"plugins": plugins}), self.services)
+        self.found = found
+        return [self.plain(Exception(each)) for each in found]
+
+    def test_missing(self) -> None:
+        """A plugin of the Perl qpsmtpd that is not there stops nothing, and is named."""
+        self.assertEqual(
+            self.notices("clocked\nthere/gone:1 password secret\nsample\n"),
+            [
+                'TOP/config/plugins:2: "there/gone:1": has no effect: this plugin of the Perl '
+                "qpsmtpd is not there; no message is queued by it, and without another queue "
+                "plugin every one is deferred"
+            ],
+        )
+        self.assertTrue(self.found[0].grave)
+        self.assertEqual([link.name for link in self.links], ["clocked", "sample"])
+
+    def test_unknown(self) -> None:
+        """A name that the Perl qpsmtpd does not have either is an error."""
+        [error] = self.errors("there/gon\n")
+        self.assertIn("plugin there/gon not found", error)
+
+    def test_old_name(self) -> None:
+        """A plugin's name of older versions is an error that says the present one."""
+        [error] = self.errors("relay_only\n")
+        self.assertIn("expected the plugin by its present name: relay only 1", error)
+
+    def test_perl(self) -> None:
+        """A plugin of one's own that is written in Perl is an error that says so."""
+        self.write("more/sub/mine", "=head1 NAME\n\nmine\n\n=cut\n\nsub hook_rcpt { 909 }\n")
+        self.write("more/other", "only text\n")
+        errors = self.errors("sub/mine\nother\n")
+        self.assertIn("TOP/more/sub/mine is one in Perl, which has to be ported", errors[0])
+        self.assertIn("plugin other not found", errors[1])
+
+    def test_not_importable(self) -> None:
+        """A module that is there and cannot be used is an error, whatever its name."""
+        self.write("more/there/gone.py", "import nowhere_to_be_found")
+        [error] = self.errors("there/gone\n")
+        self.assertIn("needs the Python module nowhere_to_be_found", error)
+
+    def test_passed_over(self) -> None:
+        """Words that the Perl qpsmtpd passes over mean nothing here either, and are named."""
+        self.assertEqual(
+            self.notices("sample hello old 5 count 7 alone\nsample old\n"),
+            [
+                'TOP/config/plugins:1: "old 5": means nothing to sample and is passed over',
+                'TOP/config/plugins:1: "alone": means nothing to sample and is passed over',
+                'TOP/config/plugins:2: "old": means nothing to sample and is passed over',
+            ],
+        )
+        component: Any = self.links[0].component
+        self.assertEqual((component.word, component.count), ("hello", 7))
+        self.assertFalse(any(each.grave for each in self.found))
 
 
 class LinesTests(PluginsTestCase):

@@ -1,0 +1,92 @@
+# -*- test-case-name: tests.configuration.test_perl -*-
+"""What the Perl qpsmtpd has, as data: its plugins, their old names, arguments it passed over.
+
+From here the loader knows that a name which leads nowhere is no misspelling but a plugin of the
+Perl qpsmtpd that is not there yet, and what goes without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final
+
+__all__ = ["IGNORED_ARGUMENTS", "OLD_NAMES", "PLUGINS", "Task", "ignored_words"]
+
+
+class Task(Enum):
+    """What a plugin is for; its value says what a server without it does."""
+
+    CLIENT = "no client is refused or marked by it"
+    MESSAGE = "no message is refused, marked or changed by it"
+    RECIPIENT = "no recipient is refused by it, and none is accepted"
+    AUTHENTICATION = "nobody can authenticate by it"
+    QUEUE = "no message is queued by it, and without another queue plugin every one is deferred"
+    LOG = "it writes no log"
+    SERVER = "what it does for the server is not done"
+
+
+_NAMES: Final[Mapping[Task, str]] = {
+    Task.CLIENT: """
+        badmailfrom badmailfromto bogus_bounce count_unrecognized_commands dns_whitelist_soft
+        dnsbl dont_require_anglebrackets earlytalker fcrdns greylisting helo hosts_allow
+        ident/geoip ident/p0f karma loadcheck naughty noop_counter parse_addr_withhelo
+        random_error relay resolvable_fromhost rhsbl sender_permitted_from tls whitelist
+        """,
+    Task.MESSAGE: """
+        dkim dmarc domainkeys dspam headers loop milter spamassassin uribl
+        virus/aveclient virus/bitdefender virus/clamav virus/clamdscan virus/hbedv
+        virus/kavscanner virus/klez_filter virus/sophie virus/uvscan
+        """,
+    Task.RECIPIENT: "badrcptto qmail_deliverable rcpt_map rcpt_ok rcpt_regexp",
+    Task.AUTHENTICATION: """
+        auth/auth_checkpassword auth/auth_cvm_unix_local auth/auth_flat_file auth/auth_imap
+        auth/auth_ldap_bind auth/auth_vpopmail auth/auth_vpopmail_sql auth/auth_vpopmaild
+        auth/authdeny
+        """,
+    Task.QUEUE: """
+        queue/exim-bsmtp queue/maildir queue/postfix-queue queue/qmail-queue queue/smtp-forward
+        """,
+    Task.LOG: """
+        connection_time content_log logging/adaptive logging/apache logging/connection_id
+        logging/devnull logging/file logging/syslog logging/transaction_id logging/warn
+        """,
+    Task.SERVER: "help http_config quit_fortune stunnel user_config",
+}
+
+#: The plugins that come with the Perl qpsmtpd, by the names that its ``plugins`` file has.
+PLUGINS: Final[Mapping[str, Task]] = {
+    name: task for task, names in _NAMES.items() for name in names.split()
+}
+
+#: Names of plugins in older versions of it, which it no longer finds, and what to write now.
+OLD_NAMES: Final[Mapping[str, str]] = {
+    "check_badmailfrom": "badmailfrom",
+    "check_badmailfrom_patterns": "badmailfrom",
+    "check_badrcptto": "badrcptto",
+    "check_badrcptto_patterns": "badrcptto",
+    "check_basicheaders": "headers",
+    "check_bogus_bounce": "bogus_bounce",
+    "check_earlytalker": "earlytalker",
+    "check_norelay": "relay",
+    "check_relay": "relay",
+    "check_spamhelo": "helo",
+    "relay_only": "relay only 1",
+    "require_resolvable_fromhost": "resolvable_fromhost",
+}
+
+#: Words that its sample configurations have on a plugin's line and that it passed over, with the
+#: number of words behind each that belong to it. Any other word that means nothing is an error.
+IGNORED_ARGUMENTS: Final[Mapping[str, Mapping[str, int]]] = {
+    "headers": {"days": 1},
+    "karma": {"penalty_box": 1},
+    "relay": {"somearg": 0, "someotherarg": 0},
+}
+
+#: The same for any plugin.
+_IGNORED: Final[Mapping[str, int]] = {"loglevel": 1}
+
+
+def ignored_words(plugin: str, word: str) -> int | None:
+    """How many words behind one go with it, if it is known and means nothing; else ``None``."""
+    return IGNORED_ARGUMENTS.get(plugin, {}).get(word, _IGNORED.get(word))

@@ -1,0 +1,33 @@
+"""What is known of the Perl qpsmtpd's plugins."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from qpsmtpd.component import PluginMaker
+from qpsmtpd.configuration import discovery, perl
+
+
+class PluginsTests(SynchronousTestCase):
+    def test_names(self) -> None:
+        """Each plugin is there once; helpers that are no plugins are not."""
+        self.assertEqual(len(perl.PLUGINS), sum(len(each.split()) for each in perl._NAMES.values()))
+        self.assertNotIn("tls_cert", perl.PLUGINS)
+        self.assertNotIn("karma_tool", perl.PLUGINS)
+
+    def test_old_names(self) -> None:
+        """An old name leads to a plugin's present one, and is none itself."""
+        for old, new in perl.OLD_NAMES.items():
+            self.assertIn(new.split()[0], perl.PLUGINS)
+            self.assertNotIn(old, perl.PLUGINS)
+
+    def test_ignored_words(self) -> None:
+        """What is passed over belongs to one plugin, or to all; what a plugin declares is none."""
+        self.assertEqual(perl.ignored_words("karma", "penalty_box"), 1)
+        self.assertEqual(perl.ignored_words("karma", "loglevel"), 1)
+        self.assertIsNone(perl.ignored_words("rcpt_ok", "penalty_box"))
+        for name, words in perl.IGNORED_ARGUMENTS.items():
+            self.assertIn(name, perl.PLUGINS)
+            try:
+                maker: PluginMaker = discovery.find(name)
+            except discovery.NotFoundError:
+                continue
+            self.assertFalse({each.name for each in maker.arguments()} & set(words))
