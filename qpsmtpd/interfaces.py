@@ -263,13 +263,20 @@ class IAuth(Interface):
 
     A component with this hook makes the server offer PLAIN, LOGIN and CRAM-MD5, one with
     a mechanism's own hook makes it offer that mechanism.
+
+    There is no hook for a success. From then on ``session.auth_user`` and
+    ``session.auth_mechanism`` say who it was, and ``session.relay_client`` is true; a component at
+    ``ok`` hears of it at once. After a failure ``session.auth_failed`` says who it was, and
+    ``session.auth_failures`` how many there were.
     """
 
     def auth(session: Session, credentials: Credentials) -> Answer:
         """Decide whether credentials are right.
 
         :returns: ``OK`` answers 235, and the client may relay; ``deny``, also when none
-            answers, 535; ``defer`` 454 (RFC 4954, 6).
+            answers, 535; ``defer`` 454 (RFC 4954, 6). The text of a ``deny`` is for the log, and
+            the client is told the same for every failure, so that it cannot find out which users
+            there are; with a status or code of its own it is said as it is.
         """
 
 
@@ -398,9 +405,10 @@ class IReceivedLine(Interface):
     ) -> str | Awaitable[str | None] | None:
         """Write the field's value in place of the default.
 
-        :param protocol: ``SMTP``, ``ESMTP``, ``ESMTPSA``, ... (RFC 3848).
+        :param protocol: ``SMTP``, ``ESMTP``, ``ESMTPSA``, ``UTF8SMTPS``, ``LMTP``, ... (RFC 3848;
+            RFC 6531, 4.3).
         :param auth: ``(smtp-auth username U, mechanism M)`` or nothing.
-        :param tls: ``(CIPHER encrypted)`` or nothing.
+        :param tls: ``(VERSION CIPHER encrypted)`` or nothing.
 
         :returns: The value, with newlines where it is folded.
         """

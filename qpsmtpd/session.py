@@ -101,6 +101,9 @@ class Session(_Noted):
     :ivar relay_client: Whether the client may send to any domain.
     :ivar auth_user: Who has authenticated; ``None`` for nobody.
     :ivar auth_mechanism: With which mechanism, in upper case.
+    :ivar auth_failed: Mechanism and user of the last authentication that failed; ``None`` for
+        none.
+    :ivar auth_failures: How many have failed.
     :ivar transaction: The open mail transaction, if there is one.
     :ivar connections: Open connections from this address, this one included.
     :ivar environment: What a super-server such as tcpserver has set for this client; empty
@@ -112,6 +115,8 @@ class Session(_Noted):
         "_number",
         "_replied",
         "_transactions",
+        "auth_failed",
+        "auth_failures",
         "auth_mechanism",
         "auth_user",
         "capabilities",
@@ -156,6 +161,8 @@ class Session(_Noted):
         self.relay_client = False
         self.auth_user: str | None = None
         self.auth_mechanism: str | None = None
+        self.auth_failed: tuple[str, str] | None = None
+        self.auth_failures = 0
         self.transaction: Transaction | None = None
         self.connections = 1
         self.environment = _NO_ENVIRONMENT

@@ -65,6 +65,8 @@ _NUMBERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "header_size": size,
     "recipients": integer,
     "errors": integer,
+    "auth_failures": integer,
+    "auth_delay": seconds,
     "unknown_commands": integer,
     "idle_commands": integer,
     "bare_newlines": lambda word: BareNewlines(_BARE(word)),

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -27,7 +28,7 @@ from qpsmtpd.message import Message
 from qpsmtpd.networks import unmapped
 from qpsmtpd.policy import NAUGHTY, NAUGHTY_TYPE
 from qpsmtpd.server.received import auth_comment, protocol_name, received, tls_comment
-from qpsmtpd.server.replies import INTERNAL_ERROR, refusal
+from qpsmtpd.server.replies import AUTH_FAILED, INTERNAL_ERROR, refusal
 from qpsmtpd.session import Session, TLSState, Transaction
 from qpsmtpd.smtp.commands import (
     AUTH_CANCELLED,
@@ -54,7 +55,14 @@ from qpsmtpd.smtp.commands import (
 )
 from qpsmtpd.smtp.machine import HEADERS_END, AuthLine, ContentEnd, Need
 from qpsmtpd.smtp.reply import Reply
-from qpsmtpd.smtp.sasl import MECHANISMS, Credentials, SASLError, challenge_text, decode
+from qpsmtpd.smtp.sasl import (
+    MECHANISMS,
+    Credentials,
+    CredentialsError,
+    SASLError,
+    challenge_text,
+    decode,
+)
 from qpsmtpd.spool import DISK_FULL, Spool
 from qpsmtpd.trace import describe
 from qpsmtpd.verdicts import OK, Kind, Verdict
@@ -78,6 +86,12 @@ READ_AHEAD: Final = 65536
 #: Seconds until a connection that was closed politely and did not end is cut.
 CLOSE_TIME: Final = 30.0
 
+#: Seconds that the answer to a failed authentication waits at most.
+AUTH_DELAY_LIMIT: Final = 30.0
+
+#: Characters of a user's name that are repeated to the client and in the log.
+_USER_SHOWN: Final = 100
+
 #: An enumeration's member costs as much to look up as a method call.
 _ACCEPT: Final = Kind.OK
 
@@ -99,6 +113,8 @@ _AUTH_NEEDS_EHLO: Final = Reply(503, "AUTH needs EHLO", "5.5.1")
 _AUTH_NEEDS_TLS: Final = Reply(538, "TLS is required for authentication", "5.7.11")
 _AUTH_UNKNOWN: Final = Reply(504, "Authentication mechanism not offered", "5.5.4")
 _AUTH_BAD: Final = Reply(501, "Authentication exchange not understood", "5.5.2")
+_AUTH_INVALID: Final = Reply(535, "Authentication invalid", "5.7.8")
+_AUTH_TOO_OFTEN: Final = Reply(421, "Too many failed authentications, closing", "4.7.0")
 _AUTH_LINE_TOO_LONG: Final = Reply(500, "Authentication exchange line too long", "5.5.6")
 
 _Handler: TypeAlias = "Callable[[SMTPProtocol, Any], None]"
@@ -237,7 +253,7 @@ class SMTPProtocol:
                 reason=reason.getErrorMessage(),
             )
         try:
-            self._end()
+            self._end(self._reset, self._disconnected)
         finally:
             self.factory.forget(self)
             self.transport = None  # under TLS it would hold us, and we it
@@ -418,7 +434,7 @@ class SMTPProtocol:
             self.transport.unregisterProducer()
         hub = self._descriptor >= 0
         self._forget_hub()
-        self._end()
+        self._end(self._disconnected, self._reset)
         self.active = self.factory.now
         if hub and self._send is not None:
             # All was sent, and nobody but us reads: what the reactor would do with its next
@@ -427,16 +443,19 @@ class SMTPProtocol:
         else:
             self.transport.loseConnection()
 
-    def _end(self) -> None:
-        """The session is over, whoever ended it."""
+    def _end(self, *steps: Callable[[], None]) -> None:
+        """The session is over.
+
+        :param steps: What comes first: the transaction ends before the session where the client
+            has gone, and after it where the server closes, as in the Perl qpsmtpd.
+        """
         if self._ended:
             return
         self._ended = True
         self._cancel()
-        self._reset()
+        for step in steps:
+            step()
         chain = self.chain
-        if chain.disconnect is not None:
-            self._tell(chain.disconnect, self.session)
         if chain.post_connection is not None:
             self._tell(chain.post_connection, self.session)
         if logs.wanted(6) and self.session.trace:
@@ -446,6 +465,10 @@ class SMTPProtocol:
                 trace=describe(self.session.trace),
             )
         self.session.end()
+
+    def _disconnected(self) -> None:
+        if self.chain.disconnect is not None:
+            self._tell(self.chain.disconnect, self.session)
 
     # Waiting.
 
@@ -1047,6 +1070,7 @@ def _starttls(self: SMTPProtocol, command: Starttls) -> None:
     self._write(self._machine.outgoing())
     # What was said in clear is forgotten (RFC 3207, 4.2).
     session.hello = session.hello_host = ""
+    session.auth_failed = None
     if session.auth_user is not None:
         session.auth_user = session.auth_mechanism = None
         session.relay_client = self._relayed
@@ -1129,6 +1153,9 @@ def _auth_step(self: SMTPProtocol, response: bytes | None) -> None:
         credentials: Credentials = stop.value
         self._relayed = self.session.relay_client  # a component may set it when it answers
         self._then(settle(_authenticated(self, credentials)), _auth_decided, credentials)
+    except CredentialsError as error:
+        self._exchange = None
+        _auth_failed(self, error.mechanism, error.user, str(error), _auth_invalid)
     except SASLError as error:
         self._exchange = None
         self._machine.reply(Reply(501, f"Authentication failed: {error}", "5.5.2"))
@@ -1160,20 +1187,82 @@ def _auth_decided(self: SMTPProtocol, verdict: Verdict | None, credentials: Cred
             session.notes.pop(NAUGHTY)
             session.notes.pop(NAUGHTY_TYPE, None)
             log.info("auth success cleared naughty")
-        text = f"{mechanism} authentication successful for {credentials.user}"
+        log.info(
+            "{mechanism} authentication successful for {user} from {ip}",
+            mechanism=mechanism,
+            user=_shown(credentials.user),
+            ip=session.remote_ip,
+            session=session.id,
+        )
+        text = f"{mechanism} authentication successful for {_shown(credentials.user)}"
         if verdict.text:
             text += f" - {verdict.text}"
         self._machine.reply(Reply(235, text, "2.7.0"))
         return
+    if verdict is not None and verdict.kind is not Kind.DENY:
+        self._refuse("auth", verdict)  # nobody knows whether they are right
+        return
+    refused = verdict or Verdict(Kind.DENY)
+    _auth_failed(self, mechanism, credentials.user, refused.text, _auth_refused, refused)
+
+
+def _auth_failed(
+    self: SMTPProtocol,
+    mechanism: str,
+    user: str,
+    reason: str,
+    answer: Callable[..., None],
+    *context: Any,
+) -> None:
+    """Count a failed authentication, log it, and answer it: the more there were, the later.
+
+    :param reason: For the log. A client that learns whether there is such a user can look for
+        users.
+    """
+    session = self.session
+    session.auth_failed = (mechanism, user)
+    limits = self._machine.limits
+    delay = min(limits.auth_delay * session.auth_failures, AUTH_DELAY_LIMIT)
+    session.auth_failures += 1
     log.warn(
-        "{mechanism} authentication failed for {user} from {ip}",
+        AUTH_FAILED + (" - {reason}" if reason else ""),
         mechanism=mechanism,
-        user=credentials.user,
+        user=_shown(user),
         ip=session.remote_ip,
+        reason=reason,
+        session=session.id,
     )
-    if verdict is None:
-        verdict = Verdict(Kind.DENY)
-    self._refuse("auth", verdict)
+    waits: Deferred[None] | None = deferLater(self.factory.clock, delay) if delay else None
+    self._then(waits, _auth_answered, answer, context)
+
+
+def _auth_answered(
+    self: SMTPProtocol, nothing: None, answer: Callable[..., None], context: tuple[Any, ...]
+) -> None:
+    if self.session.auth_failures >= self._machine.limits.auth_failures > 0:
+        self._machine.reply(_AUTH_TOO_OFTEN)
+        self._machine.close()
+    else:
+        answer(self, *context)
+
+
+def _auth_refused(self: SMTPProtocol, verdict: Verdict) -> None:
+    """Say the same of every failure, unless a component has found another code or status."""
+    mechanism, user = self.session.auth_failed or ("", "")
+    text = verdict.text if verdict.status or verdict.code else ""
+    if not text:
+        ip = self.session.remote_ip
+        text = AUTH_FAILED.format(mechanism=mechanism, user=_shown(user), ip=ip)
+    said = Verdict(Kind.DENY, text, verdict.status, verdict.code, verdict.disconnect)
+    self._refuse("auth", said)
+
+
+def _auth_invalid(self: SMTPProtocol) -> None:
+    self._machine.reply(_AUTH_INVALID)
+
+
+def _shown(user: str) -> str:
+    return user if len(user) <= _USER_SHOWN else user[:_USER_SHOWN] + "..."
 
 
 _HANDLERS: Final[dict[type, Callable[[SMTPProtocol, Any], None]]] = {

@@ -5,7 +5,10 @@
 
     Received: from client.example (HELO client.example) (192.0.2.1)
      by mail.example (qpsmtpd/2.0.0) with ESMTPS id 6742c0de-1f-3.1
-     (TLS_AES_256_GCM_SHA384 encrypted); Mon, 23 Nov 2026 11:15:31 +0000
+     (TLSv1.3 TLS_AES_256_GCM_SHA384 encrypted) for <b@mail.example>;
+     Mon, 23 Nov 2026 11:15:31 +0000
+
+``for`` is told where there is one recipient: more would tell each of the others (RFC 5321, 7.2).
 
 What a client says about itself is hostile: what could end a line, a comment or
 the field becomes ``?``, as in qmail-smtpd.
@@ -23,6 +26,13 @@ from qpsmtpd.session import Session, Transaction
 
 __all__ = ["auth_comment", "protocol_name", "received", "tls_comment"]
 
+#: A line that is longer is folded where it can be (RFC 5322, 2.1.1).
+_LINE: Final = 78
+
+#: Characters of what a client says about itself that are told: as many as a domain may have
+#: (RFC 5321, 4.5.3.1.2).
+_TOLD: Final = 255
+
 _UNSAFE: Final = re.compile(r"[^!#-&*-:=?-\[\]-~]")
 
 #: The date of the last second that mail came in; there are many messages in a second.
@@ -38,21 +48,42 @@ def received(transaction: Transaction, me: str) -> bytes:
     host = session.remote_host or "Unknown"
     if session.remote_info:
         host = f"{session.remote_info}@{host}"
-    hello = session.hello_host
-    tls = f"\r\n {tls_comment(session)}" if session.tls is not None else ""
-    return (
-        f"Received: from {_safe(host)} (HELO {_safe(hello)}) ({_safe(session.remote_ip)})\r\n"
-        f" by {me} (qpsmtpd/{__version__}) with {protocol_name(transaction)}"
-        f" id {transaction.id}{tls}; {_date()}"
-    ).encode("ascii", "replace")
+    came = (
+        f"Received: from {_safe(host)} (HELO {_safe(session.hello_host)})"
+        f" ({_safe(session.remote_ip)})"
+    )
+    by = f" by {me} (qpsmtpd/{__version__}) with {protocol_name(transaction)} id {transaction.id}"
+    if len(came) > _LINE:
+        came = came.replace(" (", "\r\n (")
+    if len(by) > _LINE:
+        by = by.replace(" with ", "\r\n with ").replace(" id ", "\r\n id ")
+    return f"{came}\r\n{by}{_comments(transaction)};\r\n {_date()}".encode()
+
+
+def _comments(transaction: Transaction) -> str:
+    """How the message was encrypted and whom it is for, each where it is to be told."""
+    tls = tls_comment(transaction.session)
+    recipients = transaction.recipients
+    path = str(recipients[0]) if len(recipients) == 1 else ""
+    if not path or not (path.isascii() or "SMTPUTF8" in transaction.parameters):
+        return f"\r\n {tls}" if tls else ""
+    if not tls:
+        return f"\r\n for {path}"
+    fold = "\r\n " if len(tls) + len(path) + 7 > _LINE else " "
+    return f"\r\n {tls}{fold}for {path}"
 
 
 def protocol_name(transaction: Transaction) -> str:
-    """The word behind ``with`` (RFC 3848; RFC 6531, 4.3)."""
+    """The word behind ``with`` (RFC 3848; RFC 6531, 4.3).
+
+    A session that was greeted with LHLO is one of LMTP (RFC 2033).
+    """
     session = transaction.session
-    if session.hello != "ehlo":
+    hello = session.hello
+    if hello == "helo":
         return "SMTP"
-    name = "UTF8SMTP" if "SMTPUTF8" in transaction.parameters else "ESMTP"
+    plain, utf8 = ("LMTP", "UTF8LMTP") if hello == "lhlo" else ("ESMTP", "UTF8SMTP")
+    name = utf8 if "SMTPUTF8" in transaction.parameters else plain
     if session.tls is not None:
         name += "S"
     if session.auth_user is not None:
@@ -61,8 +92,9 @@ def protocol_name(transaction: Transaction) -> str:
 
 
 def tls_comment(session: Session) -> str:
-    """``(CIPHER encrypted)``, or nothing for a session in clear."""
-    return f"({session.tls.cipher} encrypted)" if session.tls is not None else ""
+    """``(VERSION CIPHER encrypted)``, or nothing for a session in clear."""
+    tls = session.tls
+    return f"({tls.version} {tls.cipher} encrypted)" if tls is not None else ""
 
 
 def auth_comment(session: Session) -> str:
@@ -74,7 +106,7 @@ def auth_comment(session: Session) -> str:
 
 
 def _safe(text: str) -> str:
-    return _UNSAFE.sub("?", text)
+    return _UNSAFE.sub("?", text[:_TOLD])
 
 
 def _date() -> str:

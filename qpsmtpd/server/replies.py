@@ -13,7 +13,11 @@ from typing import Final, NamedTuple
 from qpsmtpd.smtp.reply import Reply
 from qpsmtpd.verdicts import Kind, Verdict
 
-__all__ = ["INTERNAL_ERROR", "REFUSALS", "refusal"]
+__all__ = ["AUTH_FAILED", "INTERNAL_ERROR", "REFUSALS", "refusal"]
+
+#: What a client and the log are told of a failed authentication. Programs that watch logs, such as
+#: fail2ban, look for these words; they are the same whether or not there is such a user.
+AUTH_FAILED: Final = "{mechanism} authentication failed for {user} from {ip}"
 
 
 class _Refusals(NamedTuple):
@@ -21,8 +25,9 @@ class _Refusals(NamedTuple):
 
     deny: tuple[int, str, str]
     defer: tuple[int, str, str]
-    #: Code of a ``deny`` that closes the connection, where it is another one.
+    #: Code and text of a ``deny`` that closes the connection, where they are others.
     deny_disconnect: int = 0
+    deny_disconnect_text: str = ""
 
 
 _MESSAGE: Final = _Refusals(
@@ -45,13 +50,17 @@ REFUSALS: Final[dict[str, _Refusals]] = {
     "ehlo": _GREETING,
     "helo": _GREETING,
     "auth": _Refusals(
-        (535, "Authentication failed", "5.7.8"),
+        (535, AUTH_FAILED, "5.7.8"),
         (454, "Authentication is not possible now", "4.7.0"),
     ),
     "mail": _Refusals(
         (550, "{subject}, denied", "5.7.1"), (450, "{subject}, temporarily denied", "4.7.1")
     ),
-    "rcpt": _Refusals((550, "relaying denied", "5.7.1"), (450, "relaying denied", "4.7.1")),
+    "rcpt": _Refusals(
+        (550, "relaying denied", "5.7.1"),
+        (450, "relaying denied", "4.7.1"),
+        deny_disconnect_text="delivery denied",
+    ),
     "data": _Refusals(
         (554, "Message denied", "5.7.1"), (451, "Message denied temporarily", "4.7.1")
     ),
@@ -86,8 +95,9 @@ def refusal(hook: str, verdict: Verdict, subject: object = "") -> Reply:
     refusals = REFUSALS[hook]
     if verdict.kind is Kind.DENY:
         code, text, status = refusals.deny
-        if verdict.disconnect and refusals.deny_disconnect:
-            code = refusals.deny_disconnect
+        if verdict.disconnect:
+            code = refusals.deny_disconnect or code
+            text = refusals.deny_disconnect_text or text
     else:
         code, text, status = refusals.defer
         if verdict.disconnect:

@@ -41,6 +41,9 @@ class Limits:
     :ivar recipients: Recipients of one transaction (RFC 5321, 4.5.3.1.8 asks for 100).
     :ivar errors: Commands in one session that were malformed, out of sequence or not offered,
         and failed authentications. What policy refuses is not counted.
+    :ivar auth_failures: Failed authentications in one session.
+    :ivar auth_delay: How long the answer to a failed authentication waits, for each one that
+        failed before it in the session.
     :ivar unknown_commands: Commands in one session that nobody knows.
     :ivar idle_commands: Commands between two messages that move no mail (RSET, NOOP,
         VRFY, HELP, EHLO, HELO, STARTTLS, AUTH).
@@ -58,6 +61,8 @@ class Limits:
     message_size: int = 134_217_728
     recipients: int = 1000
     errors: int = 20
+    auth_failures: int = 5
+    auth_delay: float = 1
     unknown_commands: int = 10
     idle_commands: int = 100
     bare_newlines: BareNewlines = BareNewlines.REJECT

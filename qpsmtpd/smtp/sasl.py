@@ -17,11 +17,32 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-__all__ = ["MECHANISMS", "Credentials", "Exchange", "SASLError", "challenge_text", "decode"]
+__all__ = [
+    "MECHANISMS",
+    "Credentials",
+    "CredentialsError",
+    "Exchange",
+    "SASLError",
+    "challenge_text",
+    "decode",
+]
 
 
 class SASLError(ValueError):
     """A response that its mechanism does not allow."""
+
+
+class CredentialsError(SASLError):
+    """A response that is well-formed and cannot be right, whoever is asked.
+
+    :ivar mechanism: The mechanism, in upper case.
+    :ivar user: Who the client says it is; empty where it did not say.
+    """
+
+    def __init__(self, mechanism: str, user: bytes, reason: str) -> None:
+        super().__init__(reason)
+        self.mechanism = mechanism
+        self.user = _user(user)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +115,9 @@ def plain(name: str, initial: bytes | None) -> Exchange:
         raise SASLError("PLAIN wants an identity, a user and a password")
     identity, user, password = fields
     if not user or not password:
-        raise SASLError("PLAIN wants a user and a password")
+        raise CredentialsError("PLAIN", user, "no user or no password")
     if identity and identity != user:
-        raise SASLError("nobody may act for somebody else here")
+        raise CredentialsError("PLAIN", user, "nobody may act for somebody else here")
     return Credentials("PLAIN", _user(user), password)
 
 
@@ -105,7 +126,7 @@ def login(name: str, initial: bytes | None) -> Exchange:
     user = initial if initial is not None else (yield b"Username:")
     password = yield b"Password:"
     if not user or not password or b"\0" in password:
-        raise SASLError("LOGIN wants a user and a password")
+        raise CredentialsError("LOGIN", user, "no user or no password")
     return Credentials("LOGIN", _user(user), password)
 
 

@@ -147,7 +147,9 @@ class SettingsTests(FolderTestCase):
                 'TOP/config/tls_before_auth:1: "perhaps"',
             ],
         )
-        self.assertIn("expected the name of a limit: auth_line, bare_newlines, ", errors[3])
+        self.assertIn(
+            "expected the name of a limit: auth_delay, auth_failures, auth_line, ", errors[3]
+        )
         self.assertIn("expected one of PIPELINING, 8BITMIME, ", errors[8])
 
     def test_unreadable_file(self) -> None:

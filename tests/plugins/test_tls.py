@@ -68,7 +68,7 @@ class StartTLSTests(TLSCase):
         self.assertFalse(after)
         received = self.queue.messages[0].octets.partition(b"Subject:")[0]
         self.assertIn(b" with ESMTPS ", received)
-        self.assertIn(f"({cipher} encrypted)".encode(), received)
+        self.assertIn(f" {cipher} encrypted)".encode(), received)
         state = self.sessions[0].tls
         assert state is not None
         self.assertEqual(state.cipher, cipher)

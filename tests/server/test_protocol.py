@@ -6,6 +6,7 @@ from base64 import b64encode
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
 
 from qpsmtpd.chain import ComponentTimeoutError, Link, NoVerdictError
 from qpsmtpd.interfaces import HOOKS
@@ -124,13 +125,13 @@ class OrderTests(ComponentTestCase):
         self.assertEqual(recorder.asked, ["reset_transaction", "disconnect"])
 
     def test_disconnecting_verdict(self) -> None:
-        """A refusal that closes ends transaction and session as a client does."""
+        """A refusal that closes ends the session, and the transaction is still there for it."""
         recorder = Recorder(
             "reset_transaction", "disconnect", "post_connection", rcpt=deny(disconnect=True)
         )
         self.open(recorder).envelope()
         self.assertEqual(
-            recorder.asked, ["rcpt", "reset_transaction", "disconnect", "post_connection"]
+            recorder.asked, ["rcpt", "disconnect", "reset_transaction", "post_connection"]
         )
 
     def test_ends_of_transactions(self) -> None:
@@ -205,19 +206,19 @@ REPLIES: dict[str, tuple[str, str, str, str, str, str]] = {
         "421 4.7.1 client.example, try again later",
     ),
     "auth_plain": (
-        "535 5.7.8 Authentication failed",
+        "535 5.7.8 PLAIN authentication failed for user from 192.0.2.1",
         "235 2.7.0 PLAIN authentication successful for user",
-        "535 5.7.8 Authentication failed",
+        "535 5.7.8 PLAIN authentication failed for user from 192.0.2.1",
         "454 4.7.0 Authentication is not possible now",
-        "535 5.7.8 Authentication failed",
+        "535 5.7.8 PLAIN authentication failed for user from 192.0.2.1",
         "421 4.7.0 Authentication is not possible now",
     ),
     "auth": (
-        "535 5.7.8 Authentication failed",
+        "535 5.7.8 PLAIN authentication failed for user from 192.0.2.1",
         "235 2.7.0 PLAIN authentication successful for user",
-        "535 5.7.8 Authentication failed",
+        "535 5.7.8 PLAIN authentication failed for user from 192.0.2.1",
         "454 4.7.0 Authentication is not possible now",
-        "535 5.7.8 Authentication failed",
+        "535 5.7.8 PLAIN authentication failed for user from 192.0.2.1",
         "421 4.7.0 Authentication is not possible now",
     ),
     "mail": (
@@ -233,7 +234,7 @@ REPLIES: dict[str, tuple[str, str, str, str, str, str]] = {
         "250 2.1.5 <b@mail.example>, recipient ok",
         "550 5.7.1 relaying denied",
         "450 4.7.1 relaying denied",
-        "550 5.7.1 relaying denied",
+        "550 5.7.1 delivery denied",
         "421 4.7.1 relaying denied",
     ),
     "data": (
@@ -942,9 +943,116 @@ class AuthTests(ComponentTestCase):
         conversation = self.open(self.chain())
         conversation.greet()
         wrong = "AUTH PLAIN " + b64encode(b"\0user\0guess").decode()
-        self.assertReply(conversation.command(wrong), 535, "5.7.8", "wrong")
-        self.assertIsNone(conversation.session.auth_user)
-        self.assertFalse(conversation.session.relay_client)
+        said = "PLAIN authentication failed for user from 192.0.2.1"
+        self.assertReply(conversation.command(wrong), 535, "5.7.8", said)
+        session = conversation.session
+        self.assertIsNone(session.auth_user)
+        self.assertFalse(session.relay_client)
+        self.assertEqual((session.auth_failed, session.auth_failures), (("PLAIN", "user"), 1))
+
+    def test_same_words(self) -> None:
+        """A client does not learn why its credentials are wrong; the log does."""
+        for verdict in (None, deny("no such user"), deny("wrong password")):
+            conversation = self.open(Recorder(auth=verdict))
+            conversation.greet()
+            with capturedLogs() as events:
+                reply = conversation.command(PLAIN)
+            self.assertReply(
+                reply, 535, "5.7.8", "PLAIN authentication failed for user from 192.0.2.1"
+            )
+            [line] = [formatEvent(event) for event in events]
+            why = f" - {verdict.text}" if verdict else ""
+            self.assertEqual(line, f"PLAIN authentication failed for user from 192.0.2.1{why}")
+
+    def test_status_of_its_own(self) -> None:
+        """A component that has found another status has it said, with its text."""
+        conversation = self.open(Recorder(auth=deny("use a better one", "5.7.9", code=534)))
+        conversation.greet()
+        self.assertReply(conversation.command(PLAIN), 534, "5.7.9", "use a better one")
+
+    def test_long_user(self) -> None:
+        """A name without end is not repeated whole, neither to the client nor in the log."""
+        conversation = self.open(Recorder(auth=deny()))
+        conversation.greet()
+        conversation.command("AUTH PLAIN")
+        with capturedLogs() as events:
+            reply = conversation.command(b64encode(b"\0" + b"u" * 5000 + b"\0x").decode())
+        self.assertReply(reply, 535)
+        self.assertTrue(all(len(line) < 200 for line in reply.lines))
+        self.assertTrue(all(len(str(formatEvent(event))) < 200 for event in events))
+
+    def test_impossible(self) -> None:
+        """Credentials that cannot be right are a failure, and no component is asked."""
+        for field in (b"\0\0secret", b"\0user\0", b"other\0user\0secret"):
+            recorder = Recorder(auth=OK)
+            conversation = self.open(recorder)
+            conversation.greet()
+            reply = conversation.command("AUTH PLAIN " + b64encode(field).decode())
+            self.assertReply(reply, 535, "5.7.8", "Authentication invalid")
+            self.assertEqual(conversation.session.auth_failures, 1)
+            self.assertEqual(recorder.asked, [])
+
+    def test_later_each_time(self) -> None:
+        """Each failure is answered later than the one before, and holds up nobody else."""
+        conversation = self.open(Recorder(auth=deny()), auth_delay=2)
+        other = self.join(conversation)
+        conversation.greet()
+        self.assertReply(conversation.command(PLAIN), 535)
+        for delay in (2, 4):
+            conversation.send(PLAIN, "NOOP")
+            self.assertReply(other.command("NOOP"), 250)
+            self.clock.advance(delay - 1)
+            self.assertEqual(conversation.said, [])
+            self.clock.advance(1)
+            self.assertEqual([reply.code for reply in conversation.new_replies], [535, 250])
+        conversation.send(PLAIN)
+        conversation.lose()
+        self.assertEqual(self.clock.getDelayedCalls()[1:], [])
+
+    def test_limited(self) -> None:
+        """Who fails too often in one session is told to go."""
+        conversation = self.open(Recorder(auth=deny()), auth_delay=0, auth_failures=3)
+        conversation.greet()
+        replies = [conversation.command(PLAIN).code for _ in range(3)]
+        self.assertEqual(replies, [535, 535, 421])
+        self.assertTrue(conversation.closed)
+
+    def test_undecided(self) -> None:
+        """A component that cannot tell does not make it a failure."""
+        conversation = self.open(Recorder(auth=defer()))
+        conversation.greet()
+        for _ in range(10):
+            self.assertReply(conversation.command(PLAIN), 454, "4.7.0")
+        self.assertEqual(conversation.session.auth_failures, 0)
+
+    def test_order_of_hooks(self) -> None:
+        """The mechanism's hook is asked first, and `auth` unless that has decided."""
+        for first, asked in (
+            (None, ["auth_plain", "auth"]),
+            (OK, ["auth_plain"]),
+            (deny(), ["auth_plain"]),
+        ):
+            recorder = Recorder("auth", "auth_login", auth_plain=first)
+            conversation = self.open(recorder)
+            conversation.greet()
+            conversation.command(PLAIN)
+            self.assertEqual(recorder.asked, asked)
+
+    def test_success_is_seen(self) -> None:
+        """Others learn of a success at `ok`, and from the session at any hook that follows."""
+        recorder = Recorder("ok", "mail", auth_plain=OK)
+        conversation = self.open(recorder)
+        conversation.greet()
+        conversation.command(PLAIN)
+        self.assertEqual(recorder.calls["ok"][-1][2:], ("auth_plain", OK))
+        conversation.command("MAIL FROM:<a@client.example>")
+        [(transaction, _)] = recorder.calls["mail"]
+        self.assertEqual(transaction.session.auth_user, "user")
+
+    def test_parse_hook_is_no_mechanism(self) -> None:
+        """A component that reads the argument of AUTH makes the server offer nothing."""
+        conversation = self.open(Recorder("auth_parse"))
+        self.assertFalse([line for line in conversation.greet().lines if "AUTH" in line])
 
     def test_cancelled(self) -> None:
         """The client may give up (RFC 4954, 4), and try again."""

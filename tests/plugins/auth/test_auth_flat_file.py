@@ -121,10 +121,11 @@ class ClearTests(ComponentTestCase):
             C: EHLO client.example
             S: 250
             C: AUTH PLAIN {wrong}
-            S: 535 5.7.8 Authentication failed
+            S: 535 5.7.8 PLAIN authentication failed for good@example.com from 192.0.2.1
             C: AUTH PLAIN {nobody}
-            S: 535 5.7.8 Authentication failed
+            S: 535 5.7.8 PLAIN authentication failed for none@example.com from 192.0.2.1
             """,
+            auth_delay=0,
         )
 
     def test_next_plugin(self) -> None:
