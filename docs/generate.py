@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qpsmtpd import interfaces
-from qpsmtpd.component import Argument, ControlFile, PluginMaker
+from qpsmtpd.component import Argument, PluginMaker
 from qpsmtpd.configuration import describe, discovery, files, lines, settings
 from qpsmtpd.configuration.plugins import COMMON_ARGUMENTS
 from qpsmtpd.server.replies import REFUSALS
@@ -361,8 +361,8 @@ def plugin_page(maker: PluginMaker) -> str:
         text += f"\nServices: {', '.join(asked)}.\n"
     if maker.arguments():
         text += "\n" + _arguments(maker.arguments()) + "\n"
-    if maker.control_files():
-        text += "\n" + _plugin_files(maker.control_files()) + "\n"
+    if maker.control_files() or maker.control_maps():
+        text += "\n" + _plugin_files(maker) + "\n"
     return text + f"\n[Every plugin]({up}README.md#arguments-that-every-plugin-has) takes more.\n"
 
 
@@ -380,7 +380,7 @@ def _arguments(arguments: Iterable[Argument]) -> str:
     return table(["argument", "expects", "default", "meaning"], rows)
 
 
-def _plugin_files(found: Iterable[ControlFile]) -> str:
+def _plugin_files(maker: PluginMaker) -> str:
     rows = [
         [
             code(file.name),
@@ -388,7 +388,11 @@ def _plugin_files(found: Iterable[ControlFile]) -> str:
             _default(file.default),
             _inline(file.help),
         ]
-        for file in found
+        for file in maker.control_files()
+    ]
+    rows += [
+        [code(each.file), "keys of a constant database", "", _inline(each.help)]
+        for each in maker.control_maps()
     ]
     return table(["control file", "lines", "default", "meaning"], rows)
 
@@ -421,6 +425,11 @@ def control_files_page(makers: list[PluginMaker]) -> str:
         for maker in makers
         for file in maker.control_files()
         if file.name not in settings.ENGINE_FILES
+    ]
+    rows += [
+        [code(each.file), _inline(each.help), f"[`{maker.name}`](plugins/{maker.name}.md)"]
+        for maker in makers
+        for each in maker.control_maps()
     ]
     source = "qpsmtpd/configuration/, qpsmtpd/smtp/limits.py and the plugins' declarations"
     parts = [

@@ -12,26 +12,37 @@ A recipient is accepted if
 - it is ``<postmaster>`` without a domain (RFC 5321, 4.5.1);
 - its domain is the one in ``me`` or in ``rcpthosts``;
 - a line of ``rcpthosts`` begins with a dot and the domain ends with it. ``.example.org``
-  stands for every subdomain of ``example.org``, but not for ``example.org`` itself.
+  stands for every subdomain of ``example.org``, but not for ``example.org`` itself;
+- the same goes for the lines of ``morercpthosts`` and for the keys of the constant database
+  ``morercpthosts.cdb`` that qmail-newmrh makes of them.
 
-Otherwise the client is told ``550 5.7.1 Relaying denied``. Without ``rcpthosts``, only mail for
-the domain in ``me`` is accepted. Domains are the same in any case of letters, with or
-without a dot at the end, and as U-labels or A-labels.
+Otherwise the client is told ``550 5.7.1 Relaying denied``. Without these files, only mail for
+the domain in ``me`` is accepted; qmail-smtpd took mail for everybody then. Domains are the same
+in any case of letters, with or without a dot at the end, and as U-labels or A-labels.
 
 In the Perl qpsmtpd whitelisted hosts and senders could relay too. A sender is easily forged, so
-here they cannot, unless ``whitelisted_may_relay_anywhere yes`` says so. The database
-``morercpthosts.cdb`` is not read. A local part such as ``user%other.example`` or
+here they cannot, unless ``whitelisted_may_relay_anywhere yes`` says so. It read
+``morercpthosts.cdb`` only, without the subdomains that qmail-smtpd finds there. The database is
+read with ``cdbx`` (``pip install 'qpsmtpd[cdb]'``). A local part such as ``user%other.example`` or
 ``other!user`` is passed on as it is; ``badrcptto`` can refuse those.
 """
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Container, Iterator
 
 from zope.interface import implementer
 
 from qpsmtpd import policy
-from qpsmtpd.component import PluginMaker, argument, component, control_file, state
+from qpsmtpd.component import (
+    PluginMaker,
+    argument,
+    component,
+    control_file,
+    control_map,
+    state,
+)
 from qpsmtpd.configuration.values import ConversionError, converter, domain, yes_no
 from qpsmtpd.interfaces import IRcpt
 from qpsmtpd.session import Transaction
@@ -76,16 +87,26 @@ class RcptOk:
         help="as in Perl: whoever forges a whitelisted sender may relay. An open relay",
     )
     rcpthosts: tuple[str, ...] = control_file(
-        "rcpthosts", host_entry, help="domains that mail is accepted for"
+        "rcpthosts", host_entry, help="domains that mail is accepted for", example=".example.org"
+    )
+    morercpthosts: tuple[str, ...] = control_file(
+        "morercpthosts", host_entry, default=(), help="more of them", example="example.net"
+    )
+    database: Container[bytes] = control_map(
+        "morercpthosts", default=frozenset(), help="more of them, as qmail-newmrh writes them"
     )
     me: str | None = control_file(
-        "me", host_entry, first=True, help="the server's name; the machine's if there is no file"
+        "me",
+        host_entry,
+        first=True,
+        help="the server's name; the machine's if there is no file",
+        example="mail.example.org",
     )
     _hosts: frozenset[str] = state(frozenset)
     _suffixes: frozenset[str] = state(frozenset)
 
     def __post_init__(self) -> None:
-        ours = {_plain(entry) for entry in self.rcpthosts}
+        ours = {_plain(entry) for entry in (*self.rcpthosts, *self.morercpthosts)}
         self._suffixes = frozenset(entry for entry in ours if entry.startswith("."))
         self._hosts = frozenset(ours - self._suffixes) | {_plain(self.me or socket.gethostname())}
 
@@ -100,6 +121,9 @@ class RcptOk:
             return OK
         if (suffix := self._suffix(host)) is not None:
             policy.report(transaction, NAME, f"pass: {host} in rcpthosts as {suffix}")
+            return OK
+        if self._in_database(host):
+            policy.report(transaction, NAME, f"pass: {host} found in morercpthosts")
             return OK
         policy.report(transaction, NAME, f"fail: {host} not in rcpthosts")
         return deny(f"Relaying denied: mail for {host} is not accepted here", "5.7.1")
@@ -121,12 +145,18 @@ class RcptOk:
     def _suffix(self, host: str) -> str | None:
         if not self._suffixes:
             return None
-        dot = host.find(".")
-        while dot >= 0:
-            if host[dot:] in self._suffixes:
-                return host[dot:]
-            dot = host.find(".", dot + 1)
-        return None
+        return next((each for each in _suffixes(host) if each in self._suffixes), None)
+
+    def _in_database(self, host: str) -> bool:
+        return any(each.encode() in self.database for each in (host, *_suffixes(host)))
+
+
+def _suffixes(host: str) -> Iterator[str]:
+    """What a domain ends with, from each of its dots on; the longest first."""
+    dot = host.find(".")
+    while dot >= 0:
+        yield host[dot:]
+        dot = host.find(".", dot + 1)
 
 
 maker = PluginMaker(NAME, RcptOk)

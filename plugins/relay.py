@@ -17,12 +17,18 @@ colon at the end::
 
 ``relayclients``
     Who may relay.
+``morerelayclients`` and the constant database ``morerelayclients.cdb``
+    The same. Keys of the database are addresses and first octets, not networks.
 ``norelayclients``
     Who may not, whatever else says so.
 
-``::1`` may relay also without these files. If the environment variable ``RELAYCLIENT`` is set
-when the server starts, everybody may. Without the dot ``10.20`` is an error; with a number of
+``::1`` may relay also without these files. Without the dot ``10.20`` is an error; with a number of
 bits any address of a network names it, so ``10.20.1.1/8`` is all of ``10.0.0.0/8``.
+
+Under tcpserver or inetd, where each client has a process, the variable ``RELAYCLIENT`` lets the
+client relay, whatever its value. In the environment of a server for many clients it means
+nothing: the Perl qpsmtpd let everybody relay then. qmail-smtpd appended the value to every
+recipient; no recipient is changed here.
 
 Arguments:
 
@@ -31,15 +37,15 @@ Arguments:
     every one of a client that may. The plugins behind this one are then not asked about
     recipients. Users who have authenticated may relay.
 
-This is asked when a client connects, so list it before plugins that test at that moment. The
-database ``morerelayclients.cdb`` of the Perl qpsmtpd is not read: put its keys into
-``relayclients``, which stays quick however long it is. There the first and the last address
-of a network did not belong to it, and ``norelayclients`` had no networks.
+This is asked when a client connects, so list it before plugins that test at that moment. In the
+Perl qpsmtpd the first and the last address of a network did not belong to it, ``norelayclients``
+had no networks, and the file ``morerelayclients`` was not read. The database is read with
+``cdbx`` (``pip install 'qpsmtpd[cdb]'``).
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Container, Iterator
 from ipaddress import IPv6Address
 from ipaddress import ip_network as network_around
 from typing import Final
@@ -47,7 +53,14 @@ from typing import Final
 from zope.interface import alsoProvides, implementer
 
 from qpsmtpd import policy
-from qpsmtpd.component import PluginMaker, argument, component, control_file, state
+from qpsmtpd.component import (
+    PluginMaker,
+    argument,
+    component,
+    control_file,
+    control_map,
+    state,
+)
 from qpsmtpd.configuration.values import ConversionError, converter, ip_network, yes_no
 from qpsmtpd.interfaces import IConnect, IRcpt
 from qpsmtpd.networks import Network, NetworkTable
@@ -90,18 +103,31 @@ class Relay:
 
     only: bool = argument(yes_no, default=False, help="1 refuses whoever may not relay")
     relayclients: tuple[Network, ...] = control_file(
-        "relayclients", clients, default=(), help="clients that may relay"
+        "relayclients", clients, default=(), help="clients that may relay", example="10.20."
+    )
+    morerelayclients: tuple[Network, ...] = control_file(
+        "morerelayclients", clients, default=(), help="more of them", example="192.0.2.25"
+    )
+    database: Container[bytes] = control_map(
+        "morerelayclients", default=frozenset(), help="more of them"
     )
     norelayclients: tuple[Network, ...] = control_file(
-        "norelayclients", clients, default=(), help="clients that may not, whatever else says so"
+        "norelayclients",
+        clients,
+        default=(),
+        help="clients that may not, whatever else says so",
+        example="198.51.100.0/24",
     )
     _table: NetworkTable[tuple[bool, Network]] = state(lambda: NetworkTable(()))
-    _everybody: bool = state(lambda: "RELAYCLIENT" in os.environ)
 
     def __post_init__(self) -> None:
         self._table = NetworkTable(
             (each, (may, each))
-            for may, networks in ((False, self.norelayclients), (True, self.relayclients))
+            for may, networks in (
+                (False, self.norelayclients),
+                (True, self.relayclients),
+                (True, self.morerelayclients),
+            )
             for each in networks
         )
         if self.only:
@@ -113,7 +139,7 @@ class Relay:
         if found is not None and not found[0]:
             session.relay_client = False
             policy.report(session, _NAME, "fail, disabled by norelayclients")
-        elif self._everybody:
+        elif "RELAYCLIENT" in session.environment:
             session.relay_client = True
             policy.report(session, _NAME, "pass, enabled by env")
         elif found is not None:
@@ -122,6 +148,9 @@ class Relay:
         elif ip == _LOCALHOST:
             session.relay_client = True
             policy.report(session, _NAME, f"pass, octet matched localhost ({ip})")
+        elif (form := self._in_database(ip)) is not None:
+            session.relay_client = True
+            policy.report(session, _NAME, f"pass, octet match in morerelayclients ({form})")
         else:
             policy.report(session, _NAME, "skip, no match")
 
@@ -130,6 +159,22 @@ class Relay:
             return OK
         policy.report(transaction, _NAME, "fail, no relay client")
         return deny("Relaying denied: this server takes mail from known clients only", "5.7.1")
+
+    def _in_database(self, ip: str) -> str | None:
+        return next((form for form in _forms(ip) if form.encode() in self.database), None)
+
+
+def _forms(ip: str) -> Iterator[str]:
+    """An address and its shorter forms, as keys of the database have them; the longest first."""
+    yield ip
+    if "." in ip:
+        octets = ip.split(".")
+        yield from (".".join(octets[:count]) + "." for count in (3, 2, 1))
+    elif ip:  # the Perl qpsmtpd cut the address, written in full, digit by digit
+        whole = IPv6Address(ip.partition("%")[0]).exploded
+        yield from (whole[:length].removesuffix(":") for length in range(len(whole), 0, -1))
+        groups = [f"{int(group, 16):x}" for group in whole.split(":")]  # as relayclients has them
+        yield from (":".join(groups[:count]) + ":" for count in range(7, 0, -1))
 
 
 maker = PluginMaker(_NAME, Relay)

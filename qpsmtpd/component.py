@@ -32,11 +32,13 @@ from qpsmtpd.interfaces import IPluginMaker
 __all__ = [
     "Argument",
     "ControlFile",
+    "ControlMap",
     "PluginMaker",
     "Service",
     "argument",
     "component",
     "control_file",
+    "control_map",
     "declarations",
     "service",
     "state",
@@ -86,6 +88,7 @@ class ControlFile:
     :ivar help: What it means, for the operator.
     :ivar default: The value where there is no file or nothing in it.
     :ivar first: Whether only the first line counts; otherwise the value is a tuple.
+    :ivar example: A line of it.
     """
 
     name: str
@@ -93,6 +96,24 @@ class ControlFile:
     help: str
     default: Any = None
     first: bool = False
+    example: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlMap:
+    """A constant database, ``NAME.cdb``, that a component looks keys up in.
+
+    :ivar name: The file's name without ``.cdb``.
+    :ivar help: What it means, for the operator.
+    """
+
+    name: str
+    help: str
+
+    @property
+    def file(self) -> str:
+        """The file's name."""
+        return f"{self.name}.cdb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +153,7 @@ def control_file(
     help: str,
     default: Any = MISSING,
     first: bool = False,
+    example: str = "",
 ) -> Any:
     """Declare a control file; see :class:`ControlFile`.
 
@@ -140,7 +162,17 @@ def control_file(
     """
     if default is MISSING:
         default = None if first else ()
-    return _field(ControlFile(name, converter, help, default, first), default)
+    return _field(ControlFile(name, converter, help, default, first, example), default)
+
+
+def control_map(name: str, *, help: str, default: Any = frozenset()) -> Any:
+    """Declare a constant database; see :class:`ControlMap`.
+
+    The value is a ``Container`` of keys, as octets.
+
+    :param default: What stands for a missing file.
+    """
+    return _field(ControlMap(name, help), default)
 
 
 def service(interface: InterfaceClass) -> Any:
@@ -162,7 +194,7 @@ def _field(declared: object, default: Any) -> Any:
 
 
 @dataclass_transform(
-    kw_only_default=True, field_specifiers=(argument, control_file, service, state)
+    kw_only_default=True, field_specifiers=(argument, control_file, control_map, service, state)
 )
 def component(cls: type[T]) -> type[T]:
     """Make a class a component: its fields are its settings, its constructor the wiring.
@@ -172,7 +204,7 @@ def component(cls: type[T]) -> type[T]:
     return dataclass(kw_only=True, eq=False)(cls)
 
 
-def declarations(cls: type) -> Iterator[tuple[str, Argument | ControlFile | Service]]:
+def declarations(cls: type) -> Iterator[tuple[str, Argument | ControlFile | ControlMap | Service]]:
     """What a component's class declares, field by field.
 
     :returns: The field's name and its declaration; an argument's has its name filled in.
@@ -224,6 +256,10 @@ class PluginMaker:
     def control_files(self) -> list[ControlFile]:
         """The control files it reads."""
         return _of(self.component, ControlFile)
+
+    def control_maps(self) -> list[ControlMap]:
+        """The constant databases it reads."""
+        return _of(self.component, ControlMap)
 
     def services(self) -> list[Service]:
         """The services it asks."""

@@ -49,6 +49,8 @@ def _lines(maker: PluginMaker, whole: bool) -> Iterator[str]:
             yield f"    argument {_argument(argument)}"
     for file in maker.control_files():
         yield f"    file {file.name}: {file.help}"
+    for map in maker.control_maps():
+        yield f"    file {map.file}: {map.help}"
     yield ""
 
 

@@ -5,7 +5,7 @@ A control file is text in UTF-8, a value on each line. White space around a
 line, blank lines and lines that begin with ``#`` mean nothing; there are no
 comments after a value, no quotes and no continuation lines. A line
 ``$include TARGET`` stands for the lines of another file, or of all files in a
-directory.
+directory. A file ``NAME.cdb`` is a constant database instead, whose keys are looked up.
 """
 
 import codecs
@@ -13,10 +13,11 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from qpsmtpd.configuration.databases import open_database
 from qpsmtpd.configuration.errors import ConfigurationError
 from qpsmtpd.configuration.values import Converter
 
@@ -78,6 +79,7 @@ class ControlFiles:
         self._paths: Final[dict[str, str | None]] = {}
         self._lines: Final[dict[str, tuple[Line, ...]]] = {}
         self._contents: Final[dict[str, tuple[Line, ...]]] = {}
+        self._databases: Final[dict[str, Container[bytes]]] = {}
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], base: str) -> "ControlFiles":
@@ -145,9 +147,26 @@ class ControlFiles:
         """
         return next(iter(self.lines(name)), None)
 
+    def database(self, name: str) -> Container[bytes]:
+        """Open the constant database of a name, ``NAME.cdb``.
+
+        The Perl qpsmtpd looked for it only where it had found a plain file ``NAME``. Here it is
+        looked for under its own name.
+
+        :returns: An empty container when there is no such file.
+
+        :raises ConfigurationError: It cannot be read.
+        """
+        path = self.path(f"{name}.cdb")
+        if path is None:
+            return frozenset()
+        if path not in self._databases:
+            self._databases[path] = open_database(path)
+        return self._databases[path]
+
     def files_read(self) -> tuple[str, ...]:
-        """List the files read so far, included ones too, in the order read."""
-        return tuple(self._contents)
+        """List the files read so far, included ones and databases too, in the order read."""
+        return (*self._contents, *self._databases)
 
     def _candidates(self, name: str) -> Iterator[tuple[str, int]]:
         """Yield the paths that exist for a name and their modes, the best one first."""

@@ -10,7 +10,14 @@ from typing import Any, Final, TypeVar
 from zope.interface.interface import InterfaceClass
 
 from qpsmtpd.chain import Link
-from qpsmtpd.component import Argument, ControlFile, PluginMaker, Service, declarations
+from qpsmtpd.component import (
+    Argument,
+    ControlFile,
+    ControlMap,
+    PluginMaker,
+    Service,
+    declarations,
+)
 from qpsmtpd.configuration import discovery, perl
 from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors, Notice
 from qpsmtpd.configuration.files import ControlFiles, Line
@@ -142,6 +149,11 @@ def _settings(
                 fields[declared.name] = field
             case ControlFile():
                 settings[field] = _control_file(declared, files, errors)
+            case ControlMap():
+                try:
+                    settings[field] = files.database(declared.name)
+                except ConfigurationError as error:
+                    errors.append(error)
             case Service():
                 try:
                     settings[field] = services(declared.interface)

@@ -127,6 +127,7 @@ _FACTS: Final = frozenset(
     {
         "auth_mechanism",
         "auth_user",
+        "environment",
         "local_ip",
         "local_port",
         "relay_client",

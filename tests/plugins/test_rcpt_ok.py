@@ -57,6 +57,18 @@ class RcptOkTests(ComponentTestCase):
             alone=True,
         )
 
+    def test_more(self) -> None:
+        """``morercpthosts`` and the keys of its database count like ``rcpthosts``."""
+        more = plugin(
+            "example.org",
+            morercpthosts=(host_entry("example.net"), host_entry(".sub.example")),
+            database={b"listed.example", b".below.example"},
+        )
+        self.assert_taken(more, "a@example.org", "a@Example.NET", "a@x.sub.example")
+        self.assert_taken(more, "a@Listed.example", "a@x.y.below.example")
+        self.assert_refused(more, "a@sub.example", "a@x.listed.example", "a@below.example")
+        self.assert_refused(more, "a@other.example")
+
     def test_domains(self) -> None:
         """A listed domain and the one in me are ours, in any case; their subdomains are not."""
         component = plugin("Example.com")

@@ -1,6 +1,8 @@
 """The plugin relay."""
 
 import os
+from collections.abc import Container
+from typing import Any
 
 from qpsmtpd.plugins.rcpt_ok import RcptOk
 from qpsmtpd.plugins.relay import Relay, clients
@@ -8,17 +10,23 @@ from qpsmtpd.testing import ComponentTestCase
 
 
 class RelayTests(ComponentTestCase):
-    def setUp(self) -> None:
-        self.patch(os, "environ", {})
-
     def may(
-        self, ip: str, *lines: str, no: tuple[str, ...] = (), relay_client: bool = False
+        self,
+        ip: str,
+        *lines: str,
+        no: tuple[str, ...] = (),
+        more: tuple[str, ...] = (),
+        keys: Container[bytes] = (),
+        **facts: Any,
     ) -> bool:
         """Whether a client may relay, with these lines in relayclients and norelayclients."""
         plugin = Relay(
-            relayclients=tuple(map(clients, lines)), norelayclients=tuple(map(clients, no))
+            relayclients=tuple(map(clients, lines)),
+            norelayclients=tuple(map(clients, no)),
+            morerelayclients=tuple(map(clients, more)),
+            database=keys,
         )
-        session = self.session(remote_ip=ip, relay_client=relay_client)
+        session = self.session(remote_ip=ip, **facts)
         self.assertDeclined(self.ask(plugin, "connect", session))
         return session.relay_client
 
@@ -91,10 +99,40 @@ class RelayTests(ComponentTestCase):
         self.assertFalse(self.may("127.0.0.1"))
 
     def test_environment(self) -> None:
-        """With RELAYCLIENT in the environment everybody may relay who is not listed otherwise."""
-        os.environ["RELAYCLIENT"] = ""
-        self.assertTrue(self.may("192.0.2.1"))
-        self.assertFalse(self.may("192.0.2.1", no=("192.0.2.",)))
+        """RELAYCLIENT of a client's own process lets it relay, whatever the value, or empty."""
+        for value in ("", "@mx.example"):
+            here = {"RELAYCLIENT": value}
+            self.assertTrue(self.may("192.0.2.5", environment=here))
+            self.assertFalse(self.may("192.0.2.5", no=("192.0.2.",), environment=here))
+
+    def test_environment_of_daemon(self) -> None:
+        """RELAYCLIENT in the environment of the whole server opens it for nobody."""
+        self.patch(os, "environ", {"RELAYCLIENT": ""})
+        self.assertFalse(self.may("192.0.2.5"))
+
+    def test_more(self) -> None:
+        """``morerelayclients`` counts like ``relayclients``, behind ``norelayclients``."""
+        self.assertTrue(self.may("192.0.2.5", more=("192.0.2.0/24",)))
+        self.assertFalse(self.may("192.0.2.5", more=("192.0.2.0/24",), no=("192.0.2.5",)))
+
+    def test_database(self) -> None:
+        """Keys of ``morerelayclients.cdb`` are addresses, or what those begin with."""
+        for key, ip, may in (
+            ("192.0.2.5", "192.0.2.5", True),
+            ("192.0.2.5", "192.0.2.50", False),
+            ("192.0.2.", "192.0.2.50", True),
+            ("192.", "192.0.2.50", True),
+            ("192.0.2", "192.0.2.50", False),
+            ("2001:0db8", "2001:db8::5", True),
+            ("2001:0db8:0000:0000:0000:0000:0000:0005", "2001:db8::5", True),
+            ("2001:db8::5", "2001:db8::5", True),
+            ("2001:db8:", "2001:db8::5", True),
+            ("2001:db8:", "2001:db80::5", False),
+            ("", "192.0.2.5", False),
+        ):
+            self.assertEqual(self.may(ip, keys={key.encode()}), may, (key, ip))
+        self.assertFalse(self.may("", keys={b"192."}))
+        self.assertFalse(self.may("192.0.2.5", keys={b"192.0.2.5"}, no=("192.0.2.5",)))
 
     def test_only(self) -> None:
         """With only, recipients are accepted from clients that may relay, and from no others."""
