@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments = sys.argv[1:]
     if not arguments and _has_client():
         arguments = ["stdio"]  # as the qpsmtpd that tcpserver has always started
+    if arguments and arguments[0] in ("forkserver", "prefork"):
+        return _serve(arguments[0], arguments[1:])
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -80,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
         "-g", "--grace", default=30.0, type=float, help="seconds for a message at a stop"
     )
     stdio.set_defaults(run=_stdio)
+
+    for name in ("forkserver", "prefork"):  # main takes these by itself
+        commands.add_parser(
+            name, add_help=False, help=f"serve with the options of the Perl qpsmtpd-{name}"
+        )
 
     secret = commands.add_parser("hash-password", help="hash a password for flat_auth_pw")
     secret.set_defaults(run=_hash_password)
@@ -171,6 +178,14 @@ def _tap(options: argparse.Namespace) -> int:
         print(f"{options.output}: {error.strerror}", file=sys.stderr)
         return 1
     print(f"Run it with: twistd -f {options.output}")
+    return 0
+
+
+def _serve(name: str, arguments: Sequence[str]) -> int:
+    from qpsmtpd import forkserver
+
+    run = forkserver.forkserver if name == "forkserver" else forkserver.prefork
+    run(arguments)
     return 0
 
 

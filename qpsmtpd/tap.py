@@ -34,12 +34,15 @@ class Options(_Options):
         ["grace", "g", 30.0, "Seconds that messages on their way get at a stop.", seconds],
         ["state", "s", "var/state", "Folder for what plugins remember."],
         ["pid-file", None, None, "File to write the process id to."],
+        ["limit-connections", None, None, "Connections at once; 0 is no limit.", int],
+        ["max-from-ip", None, None, "Connections at once from one address.", int],
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self.directories: list[str] = []
         self.endpoints: list[str] = []
+        self.policies: list[str] = []
         self.networks: list[str] = []
 
     def opt_config(self, directory: str) -> None:
@@ -52,8 +55,17 @@ class Options(_Options):
     def opt_listen(self, endpoint: str) -> None:
         """Endpoint, several times for more. [default: tcp:2525:interface=127.0.0.1]"""
         self.endpoints.append(endpoint)
+        self.policies.append("")
 
     opt_l = opt_listen
+
+    def opt_policy(self, directory: str) -> None:
+        """Folder with control files of its own for the last --listen; the others follow it."""
+        if not self.policies:
+            raise UsageError("--policy: expected a --listen before it")
+        if self.policies[-1]:
+            raise UsageError("--policy: expected one for each --listen")
+        self.policies[-1] = os.path.abspath(directory)
 
     def opt_proxy_from(self, network: str) -> None:
         """Network whose connections begin with a PROXY header; unix for UNIX sockets."""
@@ -67,6 +79,9 @@ class Options(_Options):
     def postOptions(self) -> None:
         if self["workers"] < 1:
             raise UsageError("--workers: expected 1 or more")
+        for limit in ("limit-connections", "max-from-ip"):
+            if self[limit] is not None and self[limit] < 0:
+                raise UsageError(f"--{limit}: expected 0 or more")
 
     def server(self) -> ServerOptions:
         """The options as the server takes them."""
@@ -79,6 +94,9 @@ class Options(_Options):
             grace=self["grace"],
             state=self["state"],
             pid_file=self["pid-file"],
+            policies=tuple(self.policies) if any(self.policies) else (),
+            connections=self["limit-connections"],
+            connections_per_address=self["max-from-ip"],
         )
 
 

@@ -41,7 +41,8 @@ class OptionsTests(SynchronousTestCase):
             *("--config", "/a", "--config", "/b", "--listen", "tcp:25", "--listen", "ssl:465"),
             *("--proxy-from", "192.0.2.0/24", "--proxy-from", "2001:db8::1"),
             *("--proxy-from", "unix", "--workers", "3", "--user", "mail", "--grace", "2m"),
-            *("--state", "s", "--pid-file", "p"),
+            *("--state", "s", "--pid-file", "p", "--policy", "/c"),
+            *("--limit-connections", "15", "--max-from-ip", "5"),
         )
         self.assertEqual(
             options,
@@ -54,6 +55,9 @@ class OptionsTests(SynchronousTestCase):
                 grace=120.0,
                 state="s",
                 pid_file="p",
+                policies=("", "/c"),
+                connections=15,
+                connections_per_address=5,
             ),
         )
 
@@ -66,10 +70,23 @@ class OptionsTests(SynchronousTestCase):
         """A folder counts from where twistd was started, wherever it goes then."""
         self.assertEqual(parsed("--config", "here").directories, (os.path.abspath("here"),))
 
+    def test_policies(self) -> None:
+        """A policy belongs to the endpoint before it; one without has the general policy."""
+        words = ["--listen", "tcp:25", "--policy", "in", "--listen", "tcp:26", "--listen", "tcp:27"]
+        options = parsed(*words, "--policy", "out")
+        self.assertEqual(options.policies, (os.path.abspath("in"), "", os.path.abspath("out")))
+        self.assertEqual(options.all_policies(), list(options.policies))
+        self.assertEqual(parsed("--listen", "tcp:25").policies, ())
+        self.assertEqual(parsed("--listen", "tcp:25").all_policies(), [""])
+        self.assertIn("a --listen before it", self.refused("--policy", "in"))
+        self.assertIn("one for each --listen", self.refused(*words[:4], "--policy", "out"))
+
     def test_bad_values(self) -> None:
         """A value that makes no sense is refused with what was expected."""
         self.assertEqual(self.refused("--workers", "0"), "--workers: expected 1 or more")
         self.assertIn("invalid literal", self.refused("--workers", "two"))
+        self.assertIn("0 or more", self.refused("--limit-connections", "-1"))
+        self.assertIn("0 or more", self.refused("--max-from-ip", "-1"))
         self.assertIn("expected a number of seconds", self.refused("--grace", "soon"))
         self.assertIn(
             "--proxy-from: expected an IP address or network", self.refused("--proxy-from", "here")

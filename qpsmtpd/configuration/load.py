@@ -39,7 +39,7 @@ class Configuration:
 
 
 def control_files(
-    directories: Sequence[str], environ: Mapping[str, str], base: str
+    directories: Sequence[str], environ: Mapping[str, str], base: str, policy: str = ""
 ) -> ControlFiles:
     """Where control files are looked for.
 
@@ -47,13 +47,21 @@ def control_files(
         is the search path of the Perl qpsmtpd, and where that has no ``plugins`` file, the
         sample configuration that comes with the package.
     :param base: The folder that ``config/`` is looked for in.
+    :param policy: A folder whose files win over all others, if there is one.
 
     :raises ConfigurationError: For a folder that is none.
     """
+    for directory in [*directories, *([policy] if policy else [])]:
+        if not os.path.isdir(directory):
+            raise ConfigurationError(directory, "a folder with control files")
+    files = _general_files(directories, environ, base)
+    return ControlFiles([*files.directories, os.path.abspath(policy)]) if policy else files
+
+
+def _general_files(
+    directories: Sequence[str], environ: Mapping[str, str], base: str
+) -> ControlFiles:
     if directories:
-        for directory in directories:
-            if not os.path.isdir(directory):
-                raise ConfigurationError(directory, "a folder with control files")
         return ControlFiles([os.path.abspath(directory) for directory in directories])
     files = ControlFiles.from_environment(environ, base)
     if files.path("plugins") is None:

@@ -40,7 +40,7 @@ from qpsmtpd.smtp.machine import ServerMachine
 from qpsmtpd.smtp.reply import Reply
 from qpsmtpd.smtp.sasl import MECHANISMS
 
-__all__ = ["Generation", "SMTPFactory"]
+__all__ = ["Generation", "SMTPFactory", "start_chain"]
 
 log: Final = Logger()
 
@@ -314,7 +314,7 @@ class SMTPFactory:
 
         :raises Exception: What a component raised.
         """
-        await _start(self.generation.chain)
+        await start_chain(self.generation.chain)
 
     async def replace(self, chain: Chain, settings: Settings) -> None:
         """Let new sessions run on a new chain. Running ones stay on theirs.
@@ -322,7 +322,11 @@ class SMTPFactory:
         :raises Exception: What a component of the new chain raised at its start; then
             nothing has changed.
         """
-        await _start(chain)
+        await start_chain(chain)
+        self.use(chain, settings)
+
+    def use(self, chain: Chain, settings: Settings) -> None:
+        """Do what :meth:`replace` does, with a chain whose components have started."""
         old = self.generation
         self.generation = Generation(chain, settings)
         old.retired = True
@@ -376,7 +380,11 @@ class SMTPFactory:
         await chain.stop()
 
 
-async def _start(chain: Chain) -> None:
+async def start_chain(chain: Chain) -> None:
+    """Start a chain's components.
+
+    :raises Exception: What one of them raised.
+    """
     await chain.start()
     if chain.post_fork is not None:
         told = chain.post_fork()

@@ -22,6 +22,10 @@ class ServerOptions:
     :ivar grace: Seconds that messages on their way get when the server stops.
     :ivar state: Folder for what plugins remember.
     :ivar pid_file: File with the process id, if one is wanted.
+    :ivar policies: For each endpoint a folder whose control files win over those in
+        ``directories``, or ``""``. May be shorter than ``endpoints``.
+    :ivar connections: Connections at once, in the place of what control files say.
+    :ivar connections_per_address: Connections at once from one address, likewise.
     """
 
     directories: tuple[str, ...] = ()
@@ -32,3 +36,15 @@ class ServerOptions:
     grace: float = 30.0
     state: str = "var/state"
     pid_file: str | None = None
+    policies: tuple[str, ...] = ()
+    connections: int | None = None
+    connections_per_address: int | None = None
+
+    def policy(self, number: int) -> str:
+        """The folder of control files that an endpoint has for itself, or ``""``."""
+        return self.policies[number] if number < len(self.policies) else ""
+
+    def all_policies(self) -> list[str]:
+        """The policies of all endpoints, each once, in their order."""
+        numbers = range(len(self.endpoints))
+        return list(dict.fromkeys(map(self.policy, numbers))) or [""]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from ipaddress import ip_network
 from typing import Any, Final
 
@@ -16,12 +16,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from qpsmtpd.chain import Chain
 from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
 from qpsmtpd.configuration.load import Configuration, control_files, load
 from qpsmtpd.interfaces import IResolver
 from qpsmtpd.server import sockets
 from qpsmtpd.server.descriptors import provide
-from qpsmtpd.server.factory import SMTPFactory
+from qpsmtpd.server.factory import SMTPFactory, start_chain
 from qpsmtpd.server.memory import calm_collector
 from qpsmtpd.server.options import ServerOptions
 from qpsmtpd.server.pidfile import remove_pid, write_pid
@@ -40,6 +41,8 @@ log: Final = Logger()
 def check(options: ServerOptions) -> Configuration:
     """Read the configuration without using it.
 
+    :returns: That of the first endpoint.
+
     :raises ConfigurationError: With what is wrong with it.
     :raises ConfigurationErrors: With all that is.
     """
@@ -48,20 +51,22 @@ def check(options: ServerOptions) -> Configuration:
     for endpoint in options.endpoints:
         sockets.endpoint(reactor, endpoint)
     check_user(options.user)
-    return _load(options, ServiceRegistry(reactor, options.state), None)
+    return next(iter(_load(options, ServiceRegistry(reactor, options.state), None).values()))
 
 
 def prepare(
     options: ServerOptions, registry: ServiceRegistry, clock: IReactorTime | None
-) -> Configuration:
+) -> dict[str, Configuration]:
     """Read the configuration, and make the folders that it needs, while we may.
+
+    :returns: One for each policy.
 
     :raises ConfigurationError: As :func:`check`.
     :raises ConfigurationErrors: As :func:`check`.
     """
     found = _load(options, registry, clock)
-    spool = found.settings.spool_dir
-    for folder in [*registry.folders(), *([] if spool is None else [spool])]:
+    spools = [each.settings.spool_dir for each in found.values()]
+    for folder in [*registry.folders(), *(spool for spool in spools if spool is not None)]:
         try:
             make_folder(folder, options.user)
         except OSError as error:
@@ -73,9 +78,18 @@ def prepare(
 
 def _load(
     options: ServerOptions, registry: ServiceRegistry, clock: IReactorTime | None
-) -> Configuration:
-    files = control_files(options.directories, os.environ, os.getcwd())
-    return load(files, os.environ, registry, clock)
+) -> dict[str, Configuration]:
+    found: dict[str, Configuration] = {}
+    errors: dict[str, ConfigurationError] = {}
+    for policy in options.all_policies():
+        files = control_files(options.directories, os.environ, os.getcwd(), policy)
+        try:
+            found[policy] = load(files, os.environ, registry, clock)
+        except ConfigurationErrors as several:  # many are those of another policy, too
+            errors.update((str(error), error) for error in several)
+    if errors:
+        raise ConfigurationErrors(errors.values())
+    return found
 
 
 class SMTPService(Service):
@@ -100,7 +114,8 @@ class SMTPService(Service):
         :param descriptors: Sockets that are bound already, one for each endpoint.
         """
         self.options = options
-        self.factory: SMTPFactory | None = None
+        #: One for each policy.
+        self.factories: dict[str, SMTPFactory] = {}
         self.failure: Failure | None = None
         self._given_reactor = reactor
         self._share = share
@@ -125,39 +140,65 @@ class SMTPService(Service):
         """Where it listens: each endpoint's address, with the port that the system chose."""
         return [port.getHost() for port in self._ports]
 
-    def _prepare(self) -> Configuration:
+    def _prepare(self) -> dict[str, Configuration]:
         assert self._registry is not None
         return prepare(self.options, self._registry, self._reactor)
 
-    def _settings(self, configuration: Configuration) -> Settings:
-        """The settings of a configuration, as far as this process can have them."""
-        settings = _shared(configuration.settings, self._share)
-        return dataclasses.replace(settings, connections=provide(settings.connections))
+    def _settings(self, configurations: dict[str, Configuration]) -> dict[str, Settings]:
+        """The settings of each policy, as far as this process can have them."""
+        found = {
+            policy: _shared(_limited(each.settings, self.options), self._share)
+            for policy, each in configurations.items()
+        }
+        numbers = [each.connections for each in found.values()]
+        wanted = sum(numbers) if all(numbers) else 0
+        most = provide(wanted)
+        return {
+            policy: dataclasses.replace(
+                each,
+                connections=max(1, each.connections * most // wanted)
+                if wanted
+                else each.connections or most,
+            )
+            for policy, each in found.items()
+        }
 
     def privilegedStartService(self) -> None:
         """Open the sockets, while we may. Nobody is spoken to before the start."""
         reactor = self._reactor
         self._registry = ServiceRegistry(reactor, self.options.state)
-        configuration = self._prepare()
-        self._logs = LogService.of(configuration.chain, configuration.loglevel)
-        self._logs.start()
-        _tell(configuration)
-        self.factory = SMTPFactory(
-            configuration.chain,
-            self._settings(configuration),
-            reactor,
-            proxy_from=_networks(self.options),
-            resolver=self._registry(IResolver),
-        )
+        configurations = self._prepare()
+        self._log_by(configurations)
+        settings = self._settings(configurations)
+        self.factories = {
+            policy: SMTPFactory(
+                configuration.chain,
+                settings[policy],
+                reactor,
+                proxy_from=_networks(self.options),
+                resolver=self._registry(IResolver),
+            )
+            for policy, configuration in configurations.items()
+        }
         for number, endpoint in enumerate(self.options.endpoints):
+            factory = self.factories[self.options.policy(number)]
             port: Any
             if self._descriptors:
-                port = sockets.adopt(reactor, endpoint, self._descriptors[number], self.factory)
+                port = sockets.adopt(reactor, endpoint, self._descriptors[number], factory)
             else:
-                port = sockets.listen(reactor, endpoint, self.factory)
+                port = sockets.listen(reactor, endpoint, factory)
             port.stopReading()  # accept nobody yet: clients wait in the backlog
             self._ports.append(port)
         write_pid(self.options.pid_file)
+
+    def _log_by(self, configurations: dict[str, Configuration]) -> None:
+        """Log as the configuration of the first endpoint says; there is one log for all."""
+        if self._logs is not None:
+            self._logs.stop()
+        first = next(iter(configurations.values()))
+        self._logs = LogService.of(first.chain, first.loglevel)
+        self._logs.start()
+        _tell(configurations.values())
 
     def startService(self) -> None:
         """Drop privileges, start the components, and then speak to clients.
@@ -165,7 +206,7 @@ class SMTPService(Service):
         :raises Exception: What a component raised; if it does so later, the reactor stops.
         """
         super().startService()
-        if self.factory is None:
+        if not self.factories:
             self.privilegedStartService()
         drop_privileges(self.options.user)
         self._on_hangup_before = signal.signal(signal.SIGHUP, self._on_hangup)
@@ -177,13 +218,14 @@ class SMTPService(Service):
         starting.addCallback(lambda _: self._stop_if_failed())
 
     async def _start(self) -> None:
-        assert self.factory is not None
-        spool = self.factory.generation.settings.spool_dir
-        if spool is not None:
-            remove_stale(spool)
+        factories = list(self.factories.values())
+        for spool in {factory.generation.settings.spool_dir for factory in factories}:
+            if spool is not None:
+                remove_stale(spool)
         await self._reloading.acquire()
         try:
-            await self._change(self.factory.start())
+            for factory in factories:
+                await self._change(factory.start())
         finally:
             self._reloading.release()
         calm_collector()
@@ -212,11 +254,13 @@ class SMTPService(Service):
     async def _reload(self) -> bool:
         await self._reloading.acquire()
         try:
-            if not self.running or self.factory is None:
+            if not self.running or not self.factories:
                 return False
-            configuration = self._prepare()
-            settings = self._settings(configuration)
-            await self._change(self.factory.replace(configuration.chain, settings))
+            configurations = self._prepare()
+            settings = self._settings(configurations)
+            await self._change(_start_all([each.chain for each in configurations.values()]))
+            for policy, configuration in configurations.items():
+                self.factories[policy].use(configuration.chain, settings[policy])
         except CancelledError:
             return False  # the service stops
         except (ConfigurationError, ConfigurationErrors) as error:
@@ -228,11 +272,7 @@ class SMTPService(Service):
             return False
         finally:
             self._reloading.release()
-        if self._logs is not None:
-            self._logs.stop()
-        self._logs = LogService.of(configuration.chain, configuration.loglevel)
-        self._logs.start()
-        _tell(configuration)
+        self._log_by(configurations)
         log.warn("The configuration was read again")
         return True
 
@@ -254,9 +294,13 @@ class SMTPService(Service):
             self._changing.cancel()
         await self._reloading.acquire()
         self._reloading.release()  # whoever comes now sees that the service does not run
-        if self.factory is not None:
-            await self.factory.stop(self.options.grace)
-            self.factory = None
+        factories, self.factories = self.factories, {}
+        stopping = [
+            Deferred.fromCoroutine(factory.stop(self.options.grace))
+            for factory in factories.values()
+        ]
+        for stopped in stopping:
+            await stopped
         if self._registry is not None:
             await self._registry.close()
         if self._logs is not None:
@@ -268,21 +312,47 @@ class SMTPService(Service):
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
-        for name in ("factory", "failure", "_given_reactor", "_registry", "_logs", "_changing"):
+        for name in ("failure", "_given_reactor", "_registry", "_logs", "_changing"):
             state[name] = None
+        state["factories"] = {}
         state["_ports"] = []
         return state
 
 
-def _tell(configuration: Configuration) -> None:
-    """Log what the configuration says without an effect."""
-    for notice in configuration.notices:
+def _tell(configurations: Iterable[Configuration]) -> None:
+    """Log what configurations say without an effect, once if several say it."""
+    notices = {str(notice): notice for each in configurations for notice in each.notices}
+    for text, notice in notices.items():
         tell = log.error if notice.grave else log.warn
-        tell("{notice}", notice=str(notice))
+        tell("{notice}", notice=text)
 
 
 def _networks(options: ServerOptions) -> ProxyFrom:
     return ["unix" if each == "unix" else ip_network(each) for each in options.proxy_from]
+
+
+async def _start_all(chains: list[Chain]) -> None:
+    """Start all chains, or none."""
+    started: list[Chain] = []
+    try:
+        for chain in chains:
+            await start_chain(chain)
+            started.append(chain)
+    except BaseException:
+        for chain in started:
+            await chain.stop()
+        raise
+
+
+def _limited(settings: Settings, options: ServerOptions) -> Settings:
+    """The settings with the limits of the command line."""
+    given: dict[str, Any] = {
+        "connections": options.connections,
+        "connections_per_address": options.connections_per_address,
+    }
+    return dataclasses.replace(
+        settings, **{name: limit for name, limit in given.items() if limit is not None}
+    )
 
 
 def _shared(settings: Settings, share: int) -> Settings:

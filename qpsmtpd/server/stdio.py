@@ -113,7 +113,8 @@ def main(directories: Sequence[str], state: str, grace: float) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is read again is for the next process
     registry = ServiceRegistry(reactor, state)
     try:
-        found = prepare(ServerOptions(tuple(directories), state=state), registry, reactor)
+        options = ServerOptions(tuple(directories), state=state)
+        [found] = prepare(options, registry, reactor).values()
     except (ConfigurationError, ConfigurationErrors) as error:
         for line in str(error).splitlines():
             _complain(line)

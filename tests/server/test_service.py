@@ -372,6 +372,109 @@ class StartTests(ServiceTestCase):
         self.assertEqual(str(caught), '"no-such-user": expected the name of a user')
 
 
+class PolicyTests(ServiceTestCase):
+    """Two endpoints, of which the second has a policy of its own."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.write("submission/plugins", f"rcpt_ok\nqueue/maildir {self.at('Sent')}\n")
+        self.write("submission/me", "submission.example\n")
+
+    def both(self, **others: Any) -> SMTPService:
+        return self.start(TCP, TCP, policies=("", self.at("submission")), **others)
+
+    async def turned_away(self, service: SMTPService, number: int) -> str:
+        """What a client is told that is not let in."""
+        try:
+            await self.connect(service, number)
+        except smtplib.SMTPConnectError as error:
+            self.assertEqual(error.smtp_code, 421)
+            return str(error)
+        raise AssertionError("it was let in")
+
+    async def test_chains(self) -> None:
+        """Each endpoint has its own chain and settings; files that it lacks are the others'."""
+        service = self.both()
+        for number, me, folder in (
+            (0, b"mail.example", "Maildir"),
+            (1, b"submission.example", "Sent"),
+        ):
+            client = await self.connect(service, number)
+            self.assertTrue((await self.wait(client.ehlo))[1].startswith(me))
+            self.assertFalse(os.path.exists(self.at(folder)))
+            await self.send(client)
+            self.assertEqual(len(os.listdir(self.at(folder) + "/new")), 1)
+
+    async def test_shared(self) -> None:
+        """Endpoints with one folder share a chain, and the limits of it."""
+        self.write("submission/limits", "connections 1\n")
+        folder = self.at("submission")
+        service = self.start(TCP, TCP, TCP, policies=("", folder, folder))
+        await self.connect(service, 1)
+        await self.turned_away(service, 2)
+        await self.connect(service, 0)
+
+    async def test_command_line_limits(self) -> None:
+        """Limits of the command line win over the control files, in each policy."""
+        self.write("submission/limits", "connections 100\nconnections_per_address 100\n")
+        service = self.both(connections=3, connections_per_address=1)
+        for number in (0, 1):
+            await self.connect(service, number)
+            self.assertIn("from your address", await self.turned_away(service, number))
+
+    async def test_reload(self) -> None:
+        """A reload reaches every policy."""
+        service = self.both()
+        self.write("submission/me", "new.example\n")
+        self.assertTrue(await service.reload())
+        for number, me in ((0, b"mail.example"), (1, b"new.example")):
+            client = await self.connect(service, number)
+            self.assertTrue((await self.wait(client.ehlo))[1].startswith(me))
+
+    async def test_reload_fails(self) -> None:
+        """Where one policy cannot be used, or does not start, none changes."""
+        path = self.at("life")
+        self.write("config/plugins", f"life {path} first\nrcpt_ok\n")
+        service = self.both()
+        self.write("config/me", "new.example\n")
+        self.write("config/plugins", f"life {path} second\nrcpt_ok\n")
+        self.write("submission/plugins", "nowhere\n")
+        self.assertFalse(await service.reload())
+        self.assertEqual(len(self.said('TOP/submission/plugins:1: "nowhere"')), 1)
+        self.write("submission/plugins", f"life {path} fails\n")
+        self.assertFalse(await service.reload())
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual(self.lived(), "start first\nstart second\nstop second\n")
+        client = await self.connect(service)
+        self.assertTrue((await self.wait(client.ehlo))[1].startswith(b"mail.example"))
+
+    async def test_stop(self) -> None:
+        """A stop ends the sessions of every policy, and its components."""
+        path = self.at("life")
+        self.write("config/plugins", f"life {path} first\n")
+        self.write("submission/plugins", f"life {path} second\n")
+        service = self.both()
+        clients = [await self.connect(service, number) for number in (0, 1)]
+        await service.stopService()
+        for client in clients:
+            self.assertEqual((await self.wait(client.noop))[0], 421)
+        self.assertEqual(sorted(self.lived().split("\n")[2:]), ["", "stop first", "stop second"])
+
+    def test_check(self) -> None:
+        """What is wrong in several policies is all said, and once."""
+        self.write("config/limits", "nothing 1\n")
+        self.write("submission/plugins", "nowhere\n")
+        options = self.options(TCP, TCP, policies=("", self.at("submission")))
+        caught = self.assertRaises(ConfigurationErrors, check, options)
+        self.assertEqual(
+            [line.partition(": ")[0] for line in self.plain(caught).splitlines()],
+            ["TOP/config/limits:1", "TOP/submission/plugins:1"],
+        )
+        gone = self.options(TCP, policies=(self.at("gone"),))
+        caught = self.assertRaises(ConfigurationError, check, gone)
+        self.assertIn("expected a folder with control files", str(caught))
+
+
 class ReloadTests(ServiceTestCase):
     async def test_new_sessions(self) -> None:
         """After a reload new sessions run on the new configuration, running ones on the old."""
