@@ -85,7 +85,7 @@ class Generation:
             size=settings.limits.message_size,
             recipients=settings.limits.recipients,
         )
-        self._offers: dict[tuple[object, ...], Extensions] = {}
+        self._offers: dict[tuple[object, ...], tuple[Extensions, Reply]] = {}
         self._unparsed = _unparsed(chain)
         self._announce = chain.data_headers_end is not None
 
@@ -96,23 +96,28 @@ class Generation:
         machine.announce_headers = self._announce
         return machine
 
-    def extensions(
-        self, mechanisms: tuple[str, ...], starttls: bool, other: tuple[str, ...]
-    ) -> Extensions:
-        """What is offered to a session; few differ, so few are made."""
+    def offer(
+        self,
+        session: Session,
+        mechanisms: tuple[str, ...],
+        starttls: bool,
+        other: tuple[str, ...],
+    ) -> tuple[Extensions, Reply]:
+        """What a session is offered, and the reply to EHLO that says so (RFC 5321, 4.1.1.1).
+
+        Few offers differ, so few are made.
+        """
         key = (mechanisms, starttls, other)
         offer = self._offers.get(key)
         if offer is None:
-            offer = dataclasses.replace(
+            extensions = dataclasses.replace(
                 self._template, auth=mechanisms, starttls=starttls, other=other
             )
+            offer = extensions, Reply(250, extensions.keywords())
             if len(self._offers) < 100:
                 self._offers[key] = offer
-        return offer
-
-    def ehlo_reply(self, extensions: Extensions, session: Session) -> Reply:
-        """The reply to EHLO (RFC 5321, 4.1.1.1)."""
-        return Reply(250, [self._hello(session), *extensions.keywords()])
+        extensions, keywords = offer
+        return extensions, keywords.led_by(self._hello(session))
 
     def helo_reply(self, session: Session) -> Reply:
         """The reply to HELO (RFC 5321, 4.1.1.1)."""

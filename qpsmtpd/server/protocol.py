@@ -94,6 +94,7 @@ _USER_SHOWN: Final = 100
 
 #: An enumeration's member costs as much to look up as a method call.
 _ACCEPT: Final = Kind.OK
+_NEED_CLOSE: Final = Need.CLOSE
 
 _NO_RECIPIENTS: Final = Reply(554, "No valid recipients", "5.5.1")
 _GO_AHEAD: Final = Reply(354, "go ahead")
@@ -351,7 +352,7 @@ class SMTPProtocol:
             self._failed()
             return
         self._running = False
-        if event is Need.CLOSE:
+        if event is _NEED_CLOSE:
             self._finish()
             return
         octets = machine.outgoing()
@@ -583,9 +584,10 @@ class SMTPProtocol:
         if settings.tls_before_auth and session.tls is None:
             mechanisms = ()
         starttls = session.tls is None and session.tls_context is not None
-        extensions = self.generation.extensions(mechanisms, starttls, session.capabilities)
-        self._machine.extensions = extensions
-        return self.generation.ehlo_reply(extensions, session)
+        self._machine.extensions, reply = self.generation.offer(
+            session, mechanisms, starttls, session.capabilities
+        )
+        return reply
 
 
 def _fire(turn: Deferred[None]) -> None:

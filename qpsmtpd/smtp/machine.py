@@ -99,10 +99,14 @@ Event: TypeAlias = Command | bytes | _HeadersEnd | ContentEnd | AuthLine | Need
 _ACCEPTED: Final = ContentEnd()
 
 # An enumeration's member costs as much to look up as a method call.
+_NEED_DATA: Final = Need.DATA
+_NEED_REPLY: Final = Need.REPLY
+_NEED_CLOSE: Final = Need.CLOSE
 _CONNECTED: Final = State.CONNECTED
 _READY: Final = State.READY
 _MAIL: Final = State.MAIL
 _RCPT: Final = State.RCPT
+_AFTER_CONNECTED: Final = AFTER[State.CONNECTED]
 _AFTER_MAIL: Final = AFTER[State.MAIL]
 _AFTER_RCPT: Final = AFTER[State.RCPT]
 
@@ -164,7 +168,7 @@ class ServerMachine:
     def __init__(self, limits: Limits, extensions: Extensions = Extensions()) -> None:  # noqa: B008
         self.limits = limits
         self.extensions = extensions
-        self.state = State.CONNECTED
+        self.state = _CONNECTED
         self.recipients = 0
         self.utf8 = False
         self.binary = False
@@ -174,9 +178,9 @@ class ServerMachine:
         self._position = 0
         self._out: list[bytes] = []
         #: The event whose reply is outstanding. The first is the connection itself.
-        self._waiting: object = Need.REPLY
+        self._waiting: object = _NEED_REPLY
         self._verb = b""
-        self._after = AFTER[State.CONNECTED]
+        self._after = _AFTER_CONNECTED
         #: Reads on: gives an event, or ``None`` when it has to be called again.
         self._read: Callable[[ServerMachine], Event | None] = ServerMachine._command
         self._pending: list[Event] = []
@@ -205,7 +209,7 @@ class ServerMachine:
     def next_event(self) -> Event:
         """The next event; or ``Need.REPLY`` until the last one was answered."""
         if self._waiting is not None:
-            return Need.REPLY
+            return _NEED_REPLY
         if self._pending:
             event = self._pending.pop(0)
             if type(event) is ContentEnd:
@@ -215,7 +219,7 @@ class ServerMachine:
             step = self._read(self)
             if step is not None:
                 return step
-        return Need.CLOSE
+        return _NEED_CLOSE
 
     def reply(self, reply: Reply) -> None:
         """Answer the event last taken; its reply decides where the session goes.
@@ -310,7 +314,7 @@ class ServerMachine:
         if start == len(buffer):
             self._buffer = b""
             self._position = 0
-            return Need.DATA
+            return _NEED_DATA
         line = plain_line(buffer, start)
         if line is not None and not self.unparsed and not self._discarding:
             command = self._plain(line, line.end() - start)
@@ -361,7 +365,7 @@ class ServerMachine:
             self._discarding = True
             self._fail(_LINE_TOO_LONG)
             return None
-        return Need.DATA
+        return _NEED_DATA
 
     def _line(self, line: bytes) -> Command | None:
         """Read one line with its LF; ``None`` when the machine has answered it itself."""
@@ -561,7 +565,7 @@ class ServerMachine:
         buffer = self._buffer
         start = self._position
         if start == len(buffer):
-            return Need.DATA
+            return _NEED_DATA
         check = self._check
         if check is None:
             if not self.announce_headers:
@@ -579,13 +583,13 @@ class ServerMachine:
         if ended:
             self._read = ServerMachine._command
             return self._deliver(check, content, True)
-        return self._deliver(check, content, False) if content else Need.DATA
+        return self._deliver(check, content, False) if content else _NEED_DATA
 
     def _chunk_content(self) -> Event | None:
         """Read octets of a BDAT chunk, whose number is known (RFC 3030, 2)."""
         available = len(self._buffer) - self._position
         if self._chunk and not available:
-            return Need.DATA
+            return _NEED_DATA
         taken = min(self._chunk, available)
         content = self._buffer[self._position : self._position + taken]
         self._position += taken
@@ -599,7 +603,7 @@ class ServerMachine:
         ended = self._last and not self._chunk
         content = check.take(content, ended)
         if self._chunk:
-            return self._deliver(check, content, False) if content else Need.DATA
+            return self._deliver(check, content, False) if content else _NEED_DATA
         # A refused message is over with its chunk; what follows of it is out of sequence.
         if ended or check.refusal is not None:
             return self._deliver(check, content, True)
@@ -609,7 +613,7 @@ class ServerMachine:
     def _pass_over(self, refusal: Reply) -> Event | None:
         """Skip a chunk that was refused; its reply comes when it is over."""
         if self._chunk:
-            return Need.DATA
+            return _NEED_DATA
         self._say(refusal)
         self._refused = None
         return None
@@ -666,7 +670,7 @@ class ServerMachine:
             if len(buffer) - start >= limit:
                 self._discarding = True
                 self._position = len(buffer)
-            return Need.DATA
+            return _NEED_DATA
         self._position = newline + 1
         line = buffer[start : newline + 1]
         short = not self._discarding and len(line) <= limit

@@ -78,6 +78,24 @@ class Reply:
         reply._octets = f"{code} {status} {line}\r\n".encode("ascii")
         return reply
 
+    def led_by(self, line: str) -> "Reply":
+        """This reply, with one more line in front of its own.
+
+        Its own are not cleaned and written again, which would take nine tenths of the time of a
+        reply to EHLO (``python -m benchmarks messages``).
+
+        :param line: May come from outside, as the constructor's text.
+        """
+        if not line or len(line) > 490 or not (line.isascii() and line.isprintable()):
+            return Reply(self._code, [line, *self._lines], self._status)
+        reply = _new(Reply)
+        reply._code = self._code
+        reply._status = status = self._status
+        reply._lines = (line, *self._lines)
+        shown = line if status is None else f"{status} {line}"
+        reply._octets = f"{self._code}-{shown}\r\n".encode("ascii") + self.octets
+        return reply
+
     @property
     def code(self) -> int:
         """The three digits as a number."""

@@ -38,6 +38,14 @@ class OctetsTests(SynchronousTestCase):
                 b"550-5.7.1 a\r\n550-5.7.1 b\r\n550-5.7.1 c\r\n550 5.7.1 d\r\n",
             )
 
+    @given(hostile_text, st.lists(hostile_text, min_size=1, max_size=3))
+    def test_led_by(self, line: str, texts: list[str]) -> None:
+        """A line put in front of a reply makes the reply that has all of its lines."""
+        for status in (None, "2.0.0"):
+            whole = Reply(250, [line, *Reply(250, texts, status).lines], status)
+            led = Reply(250, texts, status).led_by(line)
+            self.assertEqual((led, led.octets), (whole, whole.octets))
+
     def test_empty_line(self) -> None:
         """An empty line is a line with only the code and does not end the reply early."""
         self.assertEqual(Reply(214, "a\n\nb").octets, b"214-a\r\n214-\r\n214 b\r\n")
