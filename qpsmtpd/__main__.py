@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from qpsmtpd import __version__
+from qpsmtpd.logtools import command as log_command
 
 __all__ = ["main"]
 
@@ -90,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
 
     secret = commands.add_parser("hash-password", help="hash a password for flat_auth_pw")
     secret.set_defaults(run=_hash_password)
+
+    log_command.add_commands(commands)
 
     worker = commands.add_parser("worker", help="what a supervisor starts")
     worker.add_argument("server")
