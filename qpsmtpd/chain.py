@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 
 from qpsmtpd.interfaces import HOOKS, Call, Hook, ILifecycle, IMiddleware, Proceed
+from qpsmtpd.logs import Shift
 from qpsmtpd.scope import Scope
 from qpsmtpd.trace import Decision
 from qpsmtpd.verdicts import Verdict, defer
@@ -80,9 +81,10 @@ class Link:
         come back later.
     :ivar time_limit: Seconds it may take for one answer; 0 is the chain's limit, and for
         middleware none.
+    :ivar log_shift: What becomes of the levels of what it logs; ``None`` changes nothing.
     """
 
-    __slots__ = ("component", "name", "skip_faults", "time_limit")
+    __slots__ = ("component", "log_shift", "name", "skip_faults", "time_limit")
 
     def __init__(
         self,
@@ -91,11 +93,13 @@ class Link:
         *,
         skip_faults: bool = False,
         time_limit: float = 0,
+        log_shift: Shift | None = None,
     ) -> None:
         self.component = component
         self.name = name or getattr(component, "name", None) or type(component).__name__
         self.skip_faults = skip_faults
         self.time_limit = time_limit
+        self.log_shift = log_shift
 
     def wraps(self, hook: Hook) -> bool:
         """Whether the component stands around the rest of the chain at a hook."""

@@ -8,14 +8,16 @@ with a word the log tools know: ``pass``, ``fail``, ``skip``, ``error``, ``info`
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from enum import Enum
 from typing import Any, Final
 
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 
 from qpsmtpd import logs
 from qpsmtpd.configuration.values import converter
+from qpsmtpd.interfaces import HOOKS
 from qpsmtpd.scope import Work
 from qpsmtpd.session import Session, Transaction
 from qpsmtpd.smtp.address import Address
@@ -211,27 +213,42 @@ def report(scope: Session | Transaction, plugin: str, text: str, level: int = 6)
     :param text: Begins with a word that the log tools know; see above.
     :param level: 0 to 7; ``LOGINFO`` is 6.
     """
+    if logs.shifts:
+        level = logs.shifted(plugin, level)
     if level <= logs.threshold.level:
+        fields: dict[str, Any] = {"session": _session(scope).id}
+        transaction = scope if isinstance(scope, Transaction) else scope.transaction
+        if transaction is not None:
+            fields["transaction"] = transaction.id
         log.emit(
-            _LEVELS[level],
+            logs.TWISTED_LEVELS[level],
             "{text}",
             text=text,
             severity=level,
             plugin=plugin,
-            session=_session(scope).id,
+            hook=_hook(),
+            **fields,
         )
 
 
-_LEVELS: Final = (
-    LogLevel.critical,
-    LogLevel.critical,
-    LogLevel.critical,
-    LogLevel.error,
-    LogLevel.warn,
-    LogLevel.info,
-    LogLevel.info,
-    LogLevel.debug,
-)
+def _hook() -> str | None:
+    """The hook that the caller is asked at: the nearest method on the stack with a hook's name.
+
+    Looked for only when a line is written, so that nothing has to keep count of hooks.
+    """
+    frame = sys._getframe(2)
+    for _ in range(_DEPTH):
+        code = frame.f_code
+        if code.co_name in HOOKS and code.co_varnames[:1] == ("self",):
+            return code.co_name
+        if frame.f_back is None:
+            return None
+        frame = frame.f_back
+    return None
+
+
+#: Calls between a hook's method and :func:`report`, at most.
+_DEPTH: Final = 12
 
 
 def _session(scope: Session | Transaction) -> Session:

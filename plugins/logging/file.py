@@ -13,8 +13,9 @@ What follows the arguments is the target: a path, or ``|`` and a command for the
 session have ``parent`` there. The file is opened when the first line comes, made if need be
 and appended to; missing folders are not made.
 
-A line is ``<time stamp> <hostname>[<process id>]: (<hook>) <plugin>: <text>``; hook and plugin are
-left out where there is none.
+A line is ``<time stamp> <hostname>[<number>]: (<hook>) <plugin>: <text>``; hook and plugin are
+left out where there is none. The number is the process's id, with six digits for the session behind
+it.
 
 loglevel
     The least severe level to log, by number or name. ``LOGWARN`` is the default.
@@ -35,7 +36,6 @@ and forgot ``nosplit``, ``reopen`` and the session's id at the first MAIL.
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import subprocess
@@ -51,7 +51,7 @@ from zope.interface import implementer
 from qpsmtpd.component import PluginMaker, argument, component, service
 from qpsmtpd.configuration.values import log_level, text
 from qpsmtpd.interfaces import ILifecycle, ILogging
-from qpsmtpd.services.logs import LineWriter, lines_of, standard_error
+from qpsmtpd.services.logs import LineWriter, lines_of, number_of, standard_error
 
 NAME = "logging/file"
 
@@ -158,13 +158,15 @@ class LogFile:
         :raises OSError: It cannot be opened or written.
         """
         gathered: list[bytes] = []
-        tail = f"{self._hostname}[{os.getpid()}]: "
         for line in lines:
             name, anew = self._place(line)
             if anew or name != self._name:
                 self._flush(gathered)
                 self._switch(name)
-            stamped = f"{self._time(line.time)} {tail}{line.text}\n"
+            head = (
+                f"{self._time(line.time)} {self._hostname}[{number_of({'session': line.session})}]"
+            )
+            stamped = f"{head}: {line.text}\n"
             gathered.append(stamped.encode("utf-8", "backslashreplace"))
         self._flush(gathered)
 

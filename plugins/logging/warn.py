@@ -7,12 +7,13 @@
     logging/warn LOGINFO
     logging/warn 6 session
 
-A line is ``<process id> (<hook>) <plugin>: <text>``; hook and plugin are left out where there is
-none. Since all sessions of a process have its id in common, ``session`` puts the id of the session
-behind it: ``2412 [65610d1a-96c-1f] rcpt_ok: pass``. The log tools of the Perl qpsmtpd want the
-first form, after a time stamp that ``multilog`` adds.
+A line is ``<number> (<hook>) <plugin>: <text>``; hook and plugin are left out where there is none.
+The number is the process's id, with six digits for the session behind it; ``session`` puts
+the session's id after it: ``2412000031 [65610d1a-96c-1f] (rcpt) rcpt_ok: pass``. Log tools
+want the form without, after a time stamp that ``multilog`` adds.
 
-Under ``twistd -n`` it is the real standard error, beside Twisted's own log.
+Under ``twistd -n`` it is the real standard error, beside Twisted's own log; to have no other, start
+``twistd -n --logger qpsmtpd.services.logs.plain_log qpsmtpd``.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from qpsmtpd.configuration import discovery, perl
 from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors, Notice
 from qpsmtpd.configuration.files import ControlFiles, Line
 from qpsmtpd.configuration.lines import PluginLine
-from qpsmtpd.configuration.values import choice, path, seconds, yes_no
+from qpsmtpd.configuration.values import choice, converter, path, seconds, yes_no
+from qpsmtpd.logs import Shift
 
 __all__ = ["COMMON_ARGUMENTS", "Services", "read_links"]
 
@@ -42,6 +43,11 @@ COMMON_ARGUMENTS: Final[Mapping[str, Argument]] = {
             _POLICY,
             "what a failure of the plugin stands for: tempfail, or skip to go on without it",
             default="tempfail",
+        ),
+        Argument(
+            "loglevel",
+            converter("1 to 7 for all its lines, or +1, -2 and so on to shift them")(Shift.parse),
+            "the level of what the plugin logs; see the reference about the log",
         ),
         Argument("time_limit", seconds, "seconds it may take for one answer", default=0.0),
     )
@@ -126,6 +132,7 @@ def _link(
         plugin.title,
         skip_faults=common.get("on_fault") == "skip",
         time_limit=common.get("time_limit", 0.0),
+        log_shift=common.get("loglevel"),
     )
 
 

@@ -198,8 +198,11 @@ def address(text: str) -> Address:
 def log_level(text: str) -> int:
     """Take a level by number or by name, with or without ``LOG`` in front.
 
-    0, ``LOGEMERG`` and ``LOGRADAR`` are the same level, the most severe.
+    0, ``LOGEMERG`` and ``LOGRADAR`` are the same level, the most severe; a number above 7 is
+    7, which is everything.
     """
+    if _DIGITS.fullmatch(text):
+        return min(int(text[-20:]), 7)
     name = text.upper().removeprefix("LOG")
     try:
         return _LOG_LEVELS[name]
@@ -305,5 +308,4 @@ _LEVEL_NAMES: Final = ("EMERG", "ALERT", "CRIT", "ERROR", "WARN", "NOTICE", "INF
 _LOG_LEVELS: Final[Mapping[str, int]] = {
     "RADAR": 0,
     **{name: level for level, name in enumerate(_LEVEL_NAMES)},
-    **{str(level): level for level in range(len(_LEVEL_NAMES))},
 }

@@ -27,9 +27,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from qpsmtpd import __version__
+from qpsmtpd import __version__, logs
 from qpsmtpd.chain import Chain
 from qpsmtpd.networks import unmapped
+from qpsmtpd.server.dialogue import LoggedMachine
 from qpsmtpd.server.hub import Hub
 from qpsmtpd.server.protocol import SMTPProtocol
 from qpsmtpd.server.proxy import ProxyFrom, ProxyProtocol, Trusted
@@ -89,9 +90,12 @@ class Generation:
         self._unparsed = _unparsed(chain)
         self._announce = chain.data_headers_end is not None
 
-    def machine(self) -> ServerMachine:
+    def machine(self, session: Session) -> ServerMachine:
         """A protocol machine for a new session."""
-        machine = ServerMachine(self.settings.limits, self._template)
+        if logs.wanted(6):
+            machine: ServerMachine = LoggedMachine(session, self.settings.limits, self._template)
+        else:
+            machine = ServerMachine(self.settings.limits, self._template)
         machine.unparsed = self._unparsed
         machine.announce_headers = self._announce
         return machine

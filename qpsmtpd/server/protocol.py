@@ -167,7 +167,7 @@ class SMTPProtocol:
         self.early = b""
         self.transport: Any = None
         self.generation = generation
-        self._machine = generation.machine()
+        self._machine = generation.machine(session)
         #: Sends at once; ``None`` where the transport has to be asked.
         self._send: Callable[[bytes], int] | None = None
         #: What the hub knows the connection by; -1 where the transport itself reads.
@@ -253,6 +253,8 @@ class SMTPProtocol:
                 session=self.session.id,
                 reason=reason.getErrorMessage(),
             )
+        if not self._ended and logs.wanted(6):
+            logs.tell(self.session, f"Lost connection: {reason.getErrorMessage()}")
         try:
             self._end(self._reset, self._disconnected)
         finally:
@@ -306,6 +308,8 @@ class SMTPProtocol:
             or 0 < limits.session_time < time.time() - self.session.started
         )
         if late:
+            if logs.wanted(6):
+                logs.tell(self.session, "Connection Timed Out")
             self.close(_TIMEOUT)
 
     def close(self, reply: Reply | None = None) -> None:
@@ -465,6 +469,8 @@ class SMTPProtocol:
                 session=self.session.id,
                 trace=describe(self.session.trace),
             )
+        if logs.wanted(6):
+            logs.tell(self.session, "click, disconnecting")
         self.session.end()
 
     def _disconnected(self) -> None:
@@ -544,6 +550,7 @@ class SMTPProtocol:
             log.info(
                 "transaction {transaction} trace: {trace}",
                 transaction=transaction.id,
+                session=self.session.id,
                 trace=describe(transaction.trace),
             )
         transaction.end()
@@ -555,17 +562,14 @@ class SMTPProtocol:
         if verdict.kind is Kind.DONE:
             reply = verdict.reply or self.session.take_reply()
             if reply is None:
-                log.error("{hook} was answered with DONE and no reply", hook=hook)
+                text = f"{hook} was answered with DONE and no reply"
+                logs.tell(self.session, text, 3)
                 reply = INTERNAL_ERROR
         else:
             reply = refusal(hook, verdict, subject)
             if logs.wanted(6) and hook == "mail":
-                log.info(
-                    "{name} mail from {subject} ({text})",
-                    name="deny" if verdict.kind is Kind.DENY else "denysoft",
-                    subject=subject,
-                    text=reply.lines[0],
-                )
+                name = "deny" if verdict.kind is Kind.DENY else "denysoft"
+                logs.tell(self.session, f"{name} mail from {subject} ({reply.lines[0]})")
         machine = self._machine
         machine.reply(reply)
         if verdict.disconnect or reply.code == 421:
@@ -634,14 +638,29 @@ async def _look_up(self: SMTPProtocol) -> None:
     try:
         names = await self.factory.resolver.ptr(self.session.remote_ip)
     except ResolverError as error:
-        log.debug("no name for {ip}: {error}", ip=self.session.remote_ip, error=error)
+        if logs.wanted(7):
+            logs.tell(self.session, f"no name for {self.session.remote_ip}: {error}", 7)
     else:
         self.session.remote_host = names[0] if names else None
 
 
 def _named(self: SMTPProtocol, nothing: None) -> None:
+    if logs.wanted(5):
+        _introduce(self)
     ask = self.chain.connect
     self._then(ask(self.session) if ask is not None else None, _connected)
+
+
+def _introduce(self: SMTPProtocol) -> None:
+    """Log who has come."""
+    session = self.session
+    host = session.remote_host or "Unknown"
+    if logs.wanted(6):
+        count, limit = len(self.factory.protocols), self.generation.settings.connections
+        text = f"Accepted connection {count}/{limit} from {session.remote_ip} / {host}"
+        logs.tell(session, text)
+    user = f"{session.remote_info}@" if session.remote_info else ""
+    logs.tell(session, f"Connection from {user}{host} [{session.remote_ip}]", 5)
 
 
 def _connected(self: SMTPProtocol, verdict: Verdict | None) -> None:
@@ -856,7 +875,7 @@ def _content(self: SMTPProtocol, chunk: bytes) -> None:
     try:
         transaction.message.spool.write(chunk)
     except OSError as error:
-        log.error("cannot spool a message: {error}", error=error)
+        logs.tell(self.session, f"cannot spool a message: {error}", 3)
         self._refused = _STORAGE if error.errno in DISK_FULL else _NOT_STORED
         return
     ask = self.chain.content
@@ -893,6 +912,10 @@ def _content_end(self: SMTPProtocol, event: ContentEnd) -> None:
         return
     transaction = self.session.transaction
     assert transaction is not None
+    if logs.wanted(6):
+        assert transaction.message is not None
+        if not transaction.message.spool.in_memory:
+            logs.tell(self.session, "spooling message to disk")
     answer = settle(judged(self.chain, transaction, self.generation.settings.me))
     if answer.__class__ is Deferred:
         self._then(answer, _message_decided, transaction)
@@ -1188,7 +1211,8 @@ def _auth_decided(self: SMTPProtocol, verdict: Verdict | None, credentials: Cred
         if session.note(NAUGHTY):
             session.notes.pop(NAUGHTY)
             session.notes.pop(NAUGHTY_TYPE, None)
-            log.info("auth success cleared naughty")
+            if logs.wanted(6):
+                logs.tell(session, "auth success cleared naughty")
         log.info(
             "{mechanism} authentication successful for {user} from {ip}",
             mechanism=mechanism,

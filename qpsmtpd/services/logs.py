@@ -5,7 +5,9 @@ Everything is logged with :class:`twisted.logger.Logger`. :class:`LogService` ha
 the components of a chain, with secrets removed. Where no component logs, it writes to standard
 error, in the form of the Perl qpsmtpd::
 
-    2412 (rcpt) rcpt_ok: pass: example.org in rcpthosts
+    2412000031 (rcpt) rcpt_ok: pass: example.org in rcpthosts
+
+The number in front is the session's, or the process's id (see docs/reference/log-format.md).
 
 A logging component writes through a :class:`LineWriter`, so that nobody waits for its disk or
 pipe, and with :func:`lines_of` in the same form.
@@ -17,12 +19,19 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from threading import Condition, Lock, Thread, get_ident
 from typing import Any, Final, Generic, TextIO, TypeVar
 
-from twisted.logger import ILogObserver, LogEvent, LoggingFile, formatEvent, globalLogPublisher
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    LoggingFile,
+    formatEvent,
+    globalLogBeginner,
+    globalLogPublisher,
+)
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -33,12 +42,17 @@ from qpsmtpd.configuration.lines import PluginLine
 __all__ = [
     "LineWriter",
     "LogService",
+    "PlainLog",
     "StreamWriter",
+    "begin_plainly",
     "levels_of",
     "lines_of",
     "log_name",
+    "number_of",
+    "plain_log",
     "plugin_of",
     "redacted",
+    "shifts_of",
     "standard_error",
     "text_of",
 ]
@@ -70,6 +84,7 @@ class LogService:
     :param levels: What the components listen to, from :func:`levels_of`. Nothing else is made.
         When not given, every event is made for them, which costs more than most of what is
         told.
+    :param shifts: The argument ``loglevel`` of plugins, by their names without numbers.
     """
 
     def __init__(
@@ -79,8 +94,10 @@ class LogService:
         stream: TextIO | None = None,
         *,
         levels: Iterable[int] | None = None,
+        shifts: Mapping[str, logs.Shift] | None = None,
     ) -> None:
         self._ask = ask
+        self._shifts = shifts or {}
         self._loglevel = loglevel
         self._stream = stream
         self._writer: StreamWriter | None = None
@@ -94,7 +111,8 @@ class LogService:
     @classmethod
     def of(cls, chain: Chain, loglevel: int, stream: TextIO | None = None) -> LogService:
         """The log of a chain, with the levels of its components."""
-        return cls(chain.logging, loglevel, stream, levels=levels_of(chain))
+        levels, shifts = levels_of(chain), shifts_of(chain)
+        return cls(chain.logging, loglevel, stream, levels=levels, shifts=shifts)
 
     def start(self) -> None:
         """Begin to listen."""
@@ -102,19 +120,25 @@ class LogService:
             return
         self._started = True
         # With twistd's log, standard error leads there, and every line would come back.
-        if self._ask is None and (self._stream or not isinstance(sys.stderr, LoggingFile)):
-            self._writer = StreamWriter(self._stream or sys.stderr)
+        plainly = PlainLog.begun or not isinstance(sys.stderr, LoggingFile)
+        if self._ask is None and (self._stream or plainly):
+            self._writer = StreamWriter(self._stream or standard_error())
         self._before = logs.threshold.level
         logs.threshold.level = self._loglevel
+        logs.shifts.clear()
+        logs.shifts.update(self._shifts)
         globalLogPublisher.addObserver(self)
+        PlainLog.others += 1
 
     def stop(self) -> None:
         """Listen no more, and write what waits to be written, within a second."""
         if not self._started:
             return
         self._started = False
+        PlainLog.others -= 1
         globalLogPublisher.removeObserver(self)
         logs.threshold.level = self._before
+        logs.shifts.clear()
         if self._writer is not None:
             self._writer.close(END_LIMIT)
             self._writer = None
@@ -122,6 +146,8 @@ class LogService:
     def __call__(self, event: LogEvent) -> None:
         """Take an event."""
         level = logs.level_of(event)
+        if self._shifts:
+            level = _shifted(event, level)
         if level > self._loglevel or self._thread == get_ident():
             return
         with self._lock:
@@ -156,6 +182,26 @@ def levels_of(chain: Chain) -> list[int]:
     return levels
 
 
+def shifts_of(chain: Chain) -> dict[str, logs.Shift]:
+    """The argument ``loglevel`` of a chain's plugins, by their names without numbers."""
+    shifts: dict[str, logs.Shift] = {}
+    for link in chain.links:
+        if isinstance(link.component, Chain):
+            shifts.update(shifts_of(link.component))
+        elif link.log_shift is not None:
+            shifts[link.name.partition(":")[0]] = link.log_shift
+    return shifts
+
+
+def _shifted(event: LogEvent, level: int) -> int:
+    """The level of an event that a plugin has logged itself; :mod:`qpsmtpd.policy` has shifted
+    the others, which say so with their severity."""
+    namespace = event.get("log_namespace")
+    if not isinstance(namespace, str) or not namespace.startswith(_PLUGINS):
+        return level
+    return logs.shifted(namespace.removeprefix(_PLUGINS).replace(".", "/"), level)
+
+
 # Secrets.
 
 _SECRET_NAME: Final = re.compile("passw|secret|credential|token|private_?key", re.IGNORECASE)
@@ -167,7 +213,8 @@ _MECHANISM: Final = (
 #: A line of the client, all of it; a mechanism that nobody knows in capitals only, since texts
 #: such as "auth success cleared naughty" are no commands.
 _AUTH_LINE: Final = re.compile(
-    rf"(?s)^((?:dispatching )?(?:(?i:auth[ \t]+{_MECHANISM})|AUTH[ \t]+[A-Z0-9_-]+)[ \t]+)\S.*"
+    rf"(?s)^((?:dispatching )?(?:(?i:auth[ \t]+{_MECHANISM})|AUTH[ \t]+[A-Z0-9_-]+)[ \t]+)"
+    r"(?!<hidden credentials>$)\S.*"
 )
 
 #: The initial response (RFC 4954, 4) somewhere in a text.
@@ -247,10 +294,10 @@ def text_of(event: dict[str, Any]) -> str:
 def lines_of(event: dict[str, Any], *, pid: bool = True, session: bool = False) -> Iterator[str]:
     """An event as lines of a log; one, unless it has a traceback.
 
-    :param pid: Begin with the process's id.
+    :param pid: Begin with :func:`number_of`.
     :param session: Put the session's id before the rest.
     """
-    head = f"{os.getpid()} " if pid else ""
+    head = f"{number_of(event)} " if pid else ""
     if session and event.get("session"):
         head += f"[{_escaped(str(event['session']))}] "
     hook = event.get("hook")
@@ -264,6 +311,26 @@ def lines_of(event: dict[str, Any], *, pid: bool = True, session: bool = False) 
     if isinstance(failure, Failure):
         for line in _traceback(failure):
             yield f"{head}  {line}"
+
+
+def number_of(event: dict[str, Any]) -> str:
+    """The number of an event's session; the process's id if it has none.
+
+    The Perl qpsmtpd has a process for each session, and tools take its id for the session.
+    """
+    session = event.get("session")
+    number = _session_number(session) if isinstance(session, str) else None
+    return number or str(os.getpid())
+
+
+@lru_cache(maxsize=10_000)
+def _session_number(session: str) -> str | None:
+    match = _SESSION_ID.match(session)
+    return match and f"{int(match[1], 16)}{int(match[2], 16) % 1_000_000:06}"
+
+
+#: What :attr:`qpsmtpd.session.Session.id` gives.
+_SESSION_ID: Final = re.compile("[0-9a-f]+-([0-9a-f]+)-([0-9a-f]+)$")
 
 
 def _traceback(failure: Failure) -> Iterator[str]:
@@ -399,6 +466,45 @@ class StreamWriter(LineWriter[str]):
         # A terminal that is not UTF-8 must not cost a line.
         self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         self._stream.flush()
+
+
+@implementer(ILogObserver)
+class PlainLog:
+    """A process's log on standard error as it is, without time stamps: for ``multilog``.
+
+    It takes the place of Twisted's own log. Until the server's own log listens, and when that
+    has ended, it writes warnings and worse, as the Perl qpsmtpd does until it has read its
+    configuration.
+    """
+
+    #: Whether this process logs so.
+    begun = False
+
+    #: Logs that listen now and write what there is to write.
+    others = 0
+
+    def __call__(self, event: LogEvent) -> None:
+        """Take an event."""
+        if PlainLog.others or logs.level_of(event) > 4:
+            return
+        stream = standard_error()
+        try:
+            for line in lines_of(redacted(event)):
+                stream.write(line + "\n")
+            stream.flush()
+        except (OSError, ValueError):
+            pass  # an error in a log has nowhere to go
+
+
+def plain_log() -> PlainLog:
+    """Make the log of ``twistd --logger qpsmtpd.services.logs.plain_log qpsmtpd``."""
+    PlainLog.begun = True
+    return PlainLog()
+
+
+def begin_plainly() -> None:
+    """Let this process log to standard error as it is, where it is not ``twistd``'s."""
+    globalLogBeginner.beginLoggingTo([plain_log()], redirectStandardIO=False)
 
 
 def _lost_line(count: int) -> str:

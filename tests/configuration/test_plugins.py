@@ -288,6 +288,24 @@ class ArgumentTests(PluginsTestCase):
         self.assertFalse(link.skip_faults)
         self.assertEqual(link.time_limit, 0)
 
+    def test_log_shift(self) -> None:
+        """Every plugin takes ``loglevel``; a plugin with such an argument of its own keeps that."""
+        for text, before, after in (("5", 6, 5), ("+1", 7, 7), ("+2", 4, 6), ("-3", 2, 0)):
+            [link] = self.read(f"sample loglevel {text}\n")
+            assert link.log_shift is not None
+            self.assertEqual(link.log_shift.apply(before), after, text)
+        for text in ("", " loglevel 0", " loglevel=+0"):
+            self.assertIsNone(self.read(f"sample{text}\n")[0].log_shift)
+        [link] = self.read("logging/warn loglevel 0\n")
+        self.assertIsNone(link.log_shift)
+        self.assertEqual(link.component.loglevel, 0)  # type: ignore[attr-defined]
+        [error] = self.errors("\nsample loglevel +8\n")
+        self.assertEqual(
+            error,
+            'TOP/config/plugins:2: "+8": expected 1 to 7 for all its lines, or +1, -2 and so on to '
+            "shift them for loglevel",
+        )
+
     def test_control_files(self) -> None:
         """A component gets the values of its control files, all lines or the first."""
         component = self.component(
@@ -326,7 +344,7 @@ class ErrorTests(PluginsTestCase):
             self.errors("sample hello 7 more\n"),
             [
                 'TOP/config/plugins:1: "more": expected an argument of sample: on_fault, '
-                "time_limit, word, count, reject, check-at, loud, zone"
+                "loglevel, time_limit, word, count, reject, check-at, loud, zone"
             ],
         )
 

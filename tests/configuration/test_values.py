@@ -181,7 +181,8 @@ class ConverterTests(SynchronousTestCase):
             {"LOGDEBUG": 7, "info": 6, "LogNotice": 5, "WARN": 4, "LOGERROR": 3, "crit": 2}
             | {"LOGALERT": 1, "LOGEMERG": 0, "LOGRADAR": 0, "0": 0, "7": 7},
         )
-        self.assert_refuses(values.log_level, "", "LOG", "8", "-1", "verbose")
+        self.assert_refuses(values.log_level, "", "LOG", "-1", "verbose")
+        self.assertEqual(values.log_level("8"), 7, "as in a file for an old Perl qpsmtpd")
 
     def test_choice(self) -> None:
         """A choice takes its words in any case and returns them as they were declared."""

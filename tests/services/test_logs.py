@@ -21,6 +21,7 @@ from qpsmtpd.services.logs import (
     StreamWriter,
     levels_of,
     lines_of,
+    number_of,
     plugin_of,
     redacted,
     standard_error,
@@ -72,7 +73,7 @@ class LogServiceTests(SynchronousTestCase):
         self.assertEqual(
             stream.getvalue().splitlines(),
             [
-                f"{PID} queue::maildir: pass",
+                f"{number_of({'session': session.id})} queue::maildir: pass",
                 f"{PID} slow again",
                 f"{PID} (connect) ident::p0f_3a3: x",
                 f"{PID} (connect) running plugin: x",
@@ -274,6 +275,15 @@ class RedactedTests(SynchronousTestCase):
 
 
 class LineTests(SynchronousTestCase):
+    def test_number(self) -> None:
+        """A session's number is its process and six digits; other lines have the process."""
+        self.assertEqual(number_of({"session": "65610d1a-96c-1f"}), "2412000031")
+        self.assertEqual(number_of({"session": "65610d1a-96c-f4241"}), "2412000001")
+        self.assertEqual(number_of({"session": "mine"}), str(PID))
+        self.assertEqual(number_of({}), str(PID))
+        session = Session("192.0.2.1")
+        self.assertRegex(number_of({"session": session.id}), rf"^{PID}\d{{6}}$")
+
     def test_plugin(self) -> None:
         """A plugin is known by the field, or else by where its logger is."""
         namespace = "qpsmtpd.plugins.queue.maildir"
@@ -293,7 +303,7 @@ class LineTests(SynchronousTestCase):
     def test_session(self) -> None:
         """The session's id stands behind the process's if asked for."""
         event = {"log_format": "x", "session": "6561-1-1", "plugin": "relay"}
-        self.assertEqual(list(lines_of(event, session=True)), [f"{PID} [6561-1-1] relay: x"])
+        self.assertEqual(list(lines_of(event, session=True)), ["1000001 [6561-1-1] relay: x"])
         self.assertEqual(list(lines_of({"log_format": "x"}, pid=False, session=True)), ["x"])
 
     def test_traceback(self) -> None:

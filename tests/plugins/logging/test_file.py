@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import socket
 import sys
 import time
@@ -15,7 +16,8 @@ from twisted.internet.task import Clock
 from qpsmtpd.plugins.logging.file import File, Line, LogFile
 from qpsmtpd.testing import ComponentTestCase
 
-TAIL = f"{socket.gethostname()}[{os.getpid()}]: "
+HOST = socket.gethostname()
+TAIL = f"{HOST}[{os.getpid()}]: "
 NOON = time.mktime((2026, 11, 23, 12, 0, 0, 0, 0, -1))
 DAY = 86400
 
@@ -59,7 +61,7 @@ class FileTests(ComponentTestCase):
         self.say(component, "one", 6, session="6561-1-1")
         self.say(component, "two", 7)
         await component.stop()
-        self.assertEqual(read(self.path), [f"2026-11-23T12:00:00 {TAIL}[6561-1-1] one"])
+        self.assertEqual(read(self.path), [f"2026-11-23T12:00:00 {HOST}[1000001]: [6561-1-1] one"])
 
     async def test_appends(self) -> None:
         """What is in the file stays, as after a reload."""
@@ -130,7 +132,7 @@ class LogFileTests(ComponentTestCase):
 
     def texts(self, name: str) -> list[str]:
         lines = read(os.path.join(self.folder, name))
-        return [line.removeprefix(f"x {TAIL}") for line in lines]
+        return [re.sub(rf"^x {re.escape(HOST)}\[\d+\]: ", "", line) for line in lines]
 
     def test_pattern(self) -> None:
         """The name of the file follows the time of the line."""

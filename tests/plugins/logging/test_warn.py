@@ -11,7 +11,10 @@ from qpsmtpd.plugins.logging.warn import Warn
 from qpsmtpd.services.logs import LogService
 from qpsmtpd.testing import ComponentTestCase
 
-PID = os.getpid()
+
+def number(session: str) -> str:
+    """The number that stands for a session: the process and six digits."""
+    return f"{os.getpid()}{int(session.rpartition('-')[2], 16):06}"
 
 
 class WarnTests(ComponentTestCase):
@@ -31,17 +34,17 @@ class WarnTests(ComponentTestCase):
         return session.id, stream.getvalue().splitlines()
 
     def test_default(self) -> None:
-        """Warnings and worse are written to standard error, with process and plugin."""
-        self.assertEqual(self.written()[1], [f"{PID} queue::maildir: a warning"])
+        """Warnings and worse are written to standard error, with session and plugin."""
+        session, lines = self.written()
+        self.assertEqual(lines, [f"{number(session)} queue::maildir: a warning"])
 
     def test_level(self) -> None:
         """At another level, more is."""
-        self.assertEqual(
-            self.written(loglevel=6)[1],
-            [f"{PID} queue::maildir: a warning", f"{PID} queue::maildir: pass"],
-        )
+        session, lines = self.written(loglevel=6)
+        head = f"{number(session)} queue::maildir: "
+        self.assertEqual(lines, [f"{head}a warning", f"{head}pass"])
 
     def test_session(self) -> None:
         """The session's id is written if asked for."""
         session, lines = self.written(session=True)
-        self.assertEqual(lines, [f"{PID} [{session}] queue::maildir: a warning"])
+        self.assertEqual(lines, [f"{number(session)} [{session}] queue::maildir: a warning"])
