@@ -57,6 +57,13 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="say what is wrong with a configuration")
     _add_config(check)
+    check.add_argument(
+        "--from",
+        dest="origin",
+        metavar="DIR",
+        help="say what becomes of an installation of the Perl qpsmtpd or of qmail-smtpd",
+    )
+    check.add_argument("--json", action="store_true", help="with --from: for other programs")
     check.set_defaults(run=_check)
 
     plugins = commands.add_parser("plugins", help="list plugins, with their arguments")
@@ -112,6 +119,8 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    if options.origin is not None:
+        return _check_origin(options)
     from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
     from qpsmtpd.server.options import ServerOptions
     from qpsmtpd.server.service import check
@@ -129,6 +138,28 @@ def _check(options: argparse.Namespace) -> int:
         print(notice, file=sys.stderr)
     print("The configuration can be used.")
     return 0
+
+
+def _check_origin(options: argparse.Namespace) -> int:
+    from twisted.internet.task import Clock
+
+    from qpsmtpd.configuration.errors import ConfigurationError
+    from qpsmtpd.configuration.migration import examine
+    from qpsmtpd.server.options import ServerOptions
+    from qpsmtpd.services.registry import ServiceRegistry
+
+    services = ServiceRegistry(Clock(), ServerOptions().state)
+    try:
+        report = examine(options.origin, os.environ, services)
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if options.json:
+        print(report.json())
+    else:
+        for line in report.lines():
+            print(line)
+    return report.status
 
 
 def _plugins(options: argparse.Namespace) -> int:

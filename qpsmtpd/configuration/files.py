@@ -30,6 +30,10 @@ T = TypeVar("T")
 INCLUDE_DEPTH: Final = 20
 
 
+#: Octets of the largest file that is read: some million lines, and no accident.
+FILE_LIMIT: Final = 64 * 1024 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line that means something, and where it stands.
@@ -261,7 +265,10 @@ def _read(path: str) -> bytes:
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ConfigurationError("", "a regular file", file=path)
-            return file.read()
+            octets = file.read(FILE_LIMIT + 1)
+            if len(octets) > FILE_LIMIT:
+                raise ConfigurationError("", f"at most {FILE_LIMIT} octets", file=path)
+            return octets
     except OSError as error:
         raise _unreadable(path, error) from error
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
-__all__ = ["IGNORED_ARGUMENTS", "OLD_NAMES", "PLUGINS", "Task", "ignored_words"]
+__all__ = ["CONTROL_FILES", "IGNORED_ARGUMENTS", "OLD_NAMES", "PLUGINS", "Task", "ignored_words"]
 
 
 class Task(Enum):
@@ -57,6 +57,59 @@ _NAMES: Final[Mapping[Task, str]] = {
 #: The plugins that come with the Perl qpsmtpd, by the names that its ``plugins`` file has.
 PLUGINS: Final[Mapping[str, Task]] = {
     name: task for task, names in _NAMES.items() for name in names.split()
+}
+
+#: The control files of its plugins, by their names, and the plugin that reads each; "" is none.
+CONTROL_FILES: Final[Mapping[str, str]] = {
+    "add_geoip_headers": "",
+    "badhelo": "helo",
+    "badmailfrom": "badmailfrom",
+    "badmailfromto": "badmailfromto",
+    "badrcptto": "badrcptto",
+    "cleanup_sockets": "queue/postfix-queue",
+    "content_log_enabled": "content_log",
+    "content_log_file": "content_log",
+    "denysoft_greylist": "greylisting",
+    "dkim": "dkim",
+    "dnsbl_allow": "dnsbl",
+    "dnsbl_rejectmsg": "dnsbl",
+    "dnsbl_zones": "dnsbl",
+    "flat_auth_pw": "auth/auth_flat_file",
+    "greylist_exclude_files": "greylisting",
+    "hbedv_deny": "virus/hbedv",
+    "hosts_allow": "hosts_allow",
+    "invalid_resolvable_fromhost": "resolvable_fromhost",
+    "karma_tlds": "karma",
+    "kav_deny": "virus/kavscanner",
+    "ldap": "auth/auth_ldap_bind",
+    "log2sql": "",
+    "morercpthosts": "rcpt_ok",
+    "morercpthosts.cdb": "rcpt_ok",
+    "morerelayclients": "relay",
+    "morerelayclients.cdb": "relay",
+    "norelayclients": "relay",
+    "p0f_blocked_operating_systems": "ident/p0f",
+    "public_suffix_list": "",
+    "rcpt_regexp": "rcpt_regexp",
+    "rcpthosts": "rcpt_ok",
+    "relayclients": "relay",
+    "resolvable_fromhost": "",
+    "rhsbl_zones": "rhsbl",
+    "smtpauth-checkpassword": "auth/auth_checkpassword",
+    "spfbehavior": "sender_permitted_from",
+    "subject_prefix": "spamassassin",
+    "tls_ciphers": "tls",
+    "tls_protocols": "tls",
+    "uribl_whitelist_domains": "uribl",
+    "uribl_zones": "uribl",
+    "vpopmail_mysql_dsn": "auth/auth_vpopmail_sql",
+    "vpopmail_mysql_pass": "auth/auth_vpopmail_sql",
+    "vpopmail_mysql_user": "auth/auth_vpopmail_sql",
+    "whitelist_zones": "dns_whitelist_soft",
+    "whitelisthelo": "whitelist",
+    "whitelisthosts": "whitelist",
+    "whitelistrcpt": "whitelist",
+    "whitelistsenders": "whitelist",
 }
 
 #: Names of plugins in older versions of it, which it no longer finds, and what to write now.

@@ -198,7 +198,7 @@ class SMTPService(Service):
         first = next(iter(configurations.values()))
         self._logs = LogService.of(first.chain, first.loglevel)
         self._logs.start()
-        _tell(configurations.values())
+        tell(configurations.values())
 
     def startService(self) -> None:
         """Drop privileges, start the components, and then speak to clients.
@@ -319,12 +319,12 @@ class SMTPService(Service):
         return state
 
 
-def _tell(configurations: Iterable[Configuration]) -> None:
+def tell(configurations: Iterable[Configuration]) -> None:
     """Log what configurations say without an effect, once if several say it."""
     notices = {str(notice): notice for each in configurations for notice in each.notices}
     for text, notice in notices.items():
-        tell = log.error if notice.grave else log.warn
-        tell("{notice}", notice=text)
+        say = log.error if notice.grave else log.warn
+        say("{notice}", notice=text)
 
 
 def _networks(options: ServerOptions) -> ProxyFrom:

@@ -28,7 +28,7 @@ from qpsmtpd.networks import unmapped
 from qpsmtpd.server.factory import SMTPFactory
 from qpsmtpd.server.options import ServerOptions
 from qpsmtpd.server.protocol import SMTPProtocol
-from qpsmtpd.server.service import prepare
+from qpsmtpd.server.service import prepare, tell
 from qpsmtpd.services.logs import LogService
 from qpsmtpd.services.registry import ServiceRegistry
 from qpsmtpd.session import Session, TLSState
@@ -124,6 +124,7 @@ def main(directories: Sequence[str], state: str, grace: float) -> int:
         return 1
     logs = LogService.of(found.chain, found.loglevel)
     logs.start()
+    tell([found])
     told = "TCPREMOTEIP" in os.environ  # or we may look for the client's name ourselves
     factory = _OneSession(
         os.environ,

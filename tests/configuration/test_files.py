@@ -191,6 +191,11 @@ class FormatTests(FilesTestCase):
             "plugins", "TOP/config/plugins.d: expected something readable: Permission denied"
         )
 
+    def test_huge(self) -> None:
+        """A file of absurd size is not read into memory."""
+        os.truncate(self.write("config/me", "mail.example\n"), 1 << 40)
+        self.assert_error("me", "TOP/config/me: expected at most 67108864 octets")
+
     def test_fifo(self) -> None:
         """A FIFO, on which reading could wait for ever, is an error."""
         os.mkfifo(self.at("config/me"))

@@ -4,6 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qpsmtpd.component import PluginMaker
 from qpsmtpd.configuration import discovery, perl
+from qpsmtpd.logtools import registry
 
 
 class PluginsTests(SynchronousTestCase):
@@ -12,6 +13,17 @@ class PluginsTests(SynchronousTestCase):
         self.assertEqual(len(perl.PLUGINS), sum(len(each.split()) for each in perl._NAMES.values()))
         self.assertNotIn("tls_cert", perl.PLUGINS)
         self.assertNotIn("karma_tool", perl.PLUGINS)
+
+    def test_log_tools(self) -> None:
+        """The log tools have a column for each plugin that says something about a session."""
+        silent = {"http_config", "stunnel", "user_config"}
+        unknown = {
+            name
+            for name in perl.PLUGINS
+            if registry.find(name.replace("/", "::")).id == registry.UNKNOWN
+            and not name.startswith("logging/")
+        }
+        self.assertEqual(unknown - silent, set())
 
     def test_old_names(self) -> None:
         """An old name leads to a plugin's present one, and is none itself."""
