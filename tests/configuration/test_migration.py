@@ -208,14 +208,14 @@ class PluginTests(MigrationTestCase):
         self.configure(
             {
                 "plugins": "rcpt_ok fly\nrelay:0 somearg\nnowhere\nA::B\n",
-                "logging": "logging/warn 9\n",
+                "logging": "logging/nowhere\n",
             }
         )
         self.examine()
         self.assert_item("config/plugins:1 rcpt_ok", "bad", '"fly": expected')
         self.assert_item("config/plugins:3 nowhere", "bad", "not found")
         self.assert_item("config/plugins:4 A::B", "bad", "Package::Module cannot be loaded")
-        self.assert_item("config/logging:1 logging/warn", "bad", '"9"')
+        self.assert_item("config/logging:1 logging/nowhere", "bad", "not found")
 
     def test_passed_over(self) -> None:
         """A word that is passed over is a change, and no more."""
