@@ -199,6 +199,22 @@ class HeaderSection:
             self._touch()
         return len(places)
 
+    def rename(self, name: str, new: str) -> int:
+        """Give all fields of a name another one, where they stand; their values stay.
+
+        :returns: how many there were.
+        :raises ValueError: the new name is no field name (RFC 5322, 2.2).
+        """
+        if not _NAME.fullmatch(new):
+            raise ValueError(f"not a field name: {new!r}")
+        places = self._places(name)
+        for place in places:
+            raw = self._raws[place]
+            self._raws[place] = new.encode("ascii") + raw[raw.index(b":") :]
+        if places:
+            self._touch()
+        return len(places)
+
     def as_bytes(self) -> bytes:
         """Write all fields, each with its CR LF, without the empty line after them."""
         return b"".join([raw + b"\r\n" for raw in self._raws])
@@ -282,6 +298,12 @@ class Message:
                 octets = b"".join([raw + b"\r\n" for raw in reversed(self._prepended)]) + octets
             headers = self._headers = HeaderSection(octets)
         return headers
+
+    def may_have(self, name: str) -> bool:
+        """Whether there may be a field of a name: quickly, without reading the header section."""
+        if self._headers is not None:
+            return name in self._headers
+        return _key(name) in self._first(self.header_size).lower()
 
     @property
     def changed(self) -> bool:

@@ -8,6 +8,7 @@ with a word the log tools know: ``pass``, ``fail``, ``skip``, ``error``, ``info`
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from enum import Enum
@@ -24,10 +25,12 @@ from qpsmtpd.smtp.address import Address
 from qpsmtpd.verdicts import Verdict, defer, deny
 
 __all__ = [
+    "AUTH_RESULTS",
     "NAUGHTY",
     "NAUGHTY_TYPE",
     "Reject",
     "RejectType",
+    "add_auth_result",
     "adjust_karma",
     "exempt",
     "expect",
@@ -49,6 +52,12 @@ NAUGHTY: Final = "naughty"
 
 #: The note beside it with the :class:`RejectType` of the first one.
 NAUGHTY_TYPE: Final = "naughty_reject_type"
+
+#: The note with results for the Authentication-Results field: the session's where they are about
+#: the client, the transaction's where they are about one message or its sender.
+AUTH_RESULTS: Final = "authentication_results"
+
+_NO_RESULT: Final = re.compile(r"[^ -:<-~]")
 
 _EXPECTED: Final = "naughty_expected"
 _EXEMPT: Final = "naughty_exempt"
@@ -197,6 +206,18 @@ def immunity(scope: Session | Transaction) -> str | None:
     if transaction is not None and transaction.note("whitelistsender"):
         return "whitelisted sender"
     return None
+
+
+def add_auth_result(scope: Session | Transaction, result: str) -> None:
+    """Have a result told in the Authentication-Results field (RFC 8601, 2.2).
+
+    It is told where it was added before the message is queued.
+
+    :param scope: What the result is about: the session, for all its messages; or the transaction.
+    :param result: Such as ``spf=pass smtp.mailfrom=example.org``. What is no printable ASCII in it
+        becomes ``?``, and so does ``;``, which would begin another result.
+    """
+    scope.notes.setdefault(AUTH_RESULTS, []).append(_NO_RESULT.sub("?", result))
 
 
 def adjust_karma(scope: Session | Transaction, plugin: str, change: int) -> None:

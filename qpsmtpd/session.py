@@ -89,7 +89,8 @@ class Session(_Noted):
     :ivar remote_port: The client's port.
     :ivar local_ip: The address it connected to.
     :ivar local_port: The port it connected to.
-    :ivar remote_host: The client's name by DNS, or ``None`` if it has none or nobody asked.
+    :ivar remote_host: The client's name by DNS, which leads back to its address; or ``None`` if
+        it has none or nobody asked.
     :ivar remote_info: The client's user by the ident protocol, if anybody asked.
     :ivar hello: ``"helo"``, ``"ehlo"`` or ``""`` before the client has greeted.
     :ivar hello_host: The name that the client greeted with.

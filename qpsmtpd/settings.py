@@ -16,6 +16,8 @@ class Settings:
     """What the engine needs to know beside its chain. The control file is named with each.
 
     :ivar me: The server's name (``me``).
+    :ivar authserv_id: The server's name in Authentication-Results (``me-auth-results``); ``None``
+        leaves these fields alone and adds none.
     :ivar greeting: Text of the banner in place of the default one (``smtpgreeting``).
     :ivar limits: Numbers (``databytes``, ``timeoutsmtpd``, ``limits``).
     :ivar extensions: What EHLO offers (``extensions``); SIZE, STARTTLS and AUTH are filled in.
@@ -30,6 +32,7 @@ class Settings:
     """
 
     me: str = field(default_factory=socket.gethostname)
+    authserv_id: str | None = None
     greeting: str | None = None
     limits: Limits = field(default_factory=Limits)
     extensions: Extensions = field(default_factory=Extensions)

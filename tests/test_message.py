@@ -336,6 +336,16 @@ class ChangeTests(SynchronousTestCase):
         octets = self.delivered(lambda headers: headers.replace("To", "x"))
         self.assertEqual(octets, MAIL.replace(b"\r\n\r\nbody", b"\r\nTo: x\r\n\r\nbody"))
 
+    def test_rename(self) -> None:
+        """All fields of a name get another one where they stand, folding and all."""
+        changed = message(b"A: 1\r\nx-y: 2\r\n\tb\r\nB: 3\r\nX-Y : 4\r\n\r\nbody\r\n")
+        self.assertEqual(changed.headers.rename("X-Y", "Z"), 2)
+        self.assertEqual(changed.as_bytes(), b"A: 1\r\nZ: 2\r\n\tb\r\nB: 3\r\nZ: 4\r\n\r\nbody\r\n")
+        self.assertEqual(changed.headers.get_all("z"), ["2\tb", "4"])
+        self.assertEqual(changed.headers.rename("X-Y", "Z"), 0)
+        with self.assertRaises(ValueError):
+            changed.headers.rename("Z", "a b")
+
     def test_delete(self) -> None:
         """One field of a name or all of them can be deleted."""
         octets = self.delivered(lambda headers: headers.delete("subject"))
@@ -463,6 +473,22 @@ class PrependTests(SynchronousTestCase):
         mail.spool.close()
         mail.prepend("A", "1")
         self.assertRaises(ValueError, lambda: mail.headers)
+
+
+class MayHaveTests(SynchronousTestCase):
+    def test_before_and_after_reading(self) -> None:
+        """A field that is there is never missed; what is in the body is none."""
+        for octets, found in (
+            (b"a: 1\r\nSOME-Name: 2\r\n\r\nbody\r\n", True),
+            (b"some-name : 2\r\n", True),
+            (b"a: 1\r\n\r\nSome-Name: 2\r\n", False),
+        ):
+            read = message(octets)
+            self.assertEqual(read.may_have("Some-Name"), found, octets)
+            read.headers.get("a")
+            self.assertEqual(read.may_have("Some-Name"), found, octets)
+            read.headers.add("Some-Name", "3")
+            self.assertTrue(read.may_have("Some-Name"))
 
 
 class BodyLinesTests(SynchronousTestCase):

@@ -117,3 +117,13 @@ class PolicyTests(SynchronousTestCase):
         policy.adjust_karma(self.session, "p", -1)
         policy.adjust_karma(self.transaction, "p", -2)
         self.assertEqual(self.session.note("karma"), -3)
+
+    def test_auth_results(self) -> None:
+        """Results are kept with what they are about, in order."""
+        policy.add_auth_result(self.session, "iprev=pass")
+        policy.add_auth_result(self.transaction, "spf=pass")
+        policy.add_auth_result(self.transaction, "dkim=fail (a; b)")
+        self.assertEqual(self.session.notes[policy.AUTH_RESULTS], ["iprev=pass"])
+        self.assertEqual(
+            self.transaction.notes[policy.AUTH_RESULTS], ["spf=pass", "dkim=fail (a? b)"]
+        )

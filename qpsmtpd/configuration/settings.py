@@ -31,6 +31,7 @@ T = TypeVar("T")
 #: The control files of the engine, with what they mean.
 ENGINE_FILES: Final[Mapping[str, str]] = {
     "me": "The server's name, in the banner and in Received; the host's name if absent.",
+    "me-auth-results": "The server's name in Authentication-Results, me if absent; none adds none.",
     "smtpgreeting": "Text of the banner; hides the version.",
     "logging": "Components that log, one on a line as in plugins; they come before those.",
     "plugins": "The components, one on a line, in the order in which they are asked.",
@@ -119,8 +120,10 @@ def read_settings(files: ControlFiles, environ: Mapping[str, str]) -> Settings:
         limits.setdefault("command_time", timeout)
         limits.setdefault("content_time", timeout)
     threshold = reader.first("size_threshold", size)
+    me = reader.first("me", text) or socket.gethostname()
     settings = Settings(
-        me=reader.first("me", text) or socket.gethostname(),
+        me=me,
+        authserv_id=_authserv_id(reader, me),
         greeting=reader.first("smtpgreeting", text),
         extensions=_extensions(reader),
         spool_dir=reader.first("spool_dir", path),
@@ -133,6 +136,11 @@ def read_settings(files: ControlFiles, environ: Mapping[str, str]) -> Settings:
     if threshold is not None:
         settings = dataclasses.replace(settings, size_threshold=threshold)
     return dataclasses.replace(settings, limits=Limits(**limits))
+
+
+def _authserv_id(reader: _Reader, me: str) -> str | None:
+    name = reader.first("me-auth-results", text) or me
+    return None if name == "none" else name
 
 
 def _extensions(reader: _Reader) -> Extensions:

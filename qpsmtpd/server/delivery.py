@@ -424,7 +424,7 @@ class _Incoming:
             self._decided("data_headers_end", await _asked(chain.data_headers_end, transaction))
         if self._refused is not None:
             return self._refused
-        hook, verdict = await judged(chain, transaction, delivery.settings.me)
+        hook, verdict = await judged(chain, transaction, delivery.settings)
         if verdict is None:
             return _NOT_QUEUED
         if verdict.kind is not Kind.OK:

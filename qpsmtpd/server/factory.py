@@ -129,6 +129,8 @@ class Generation:
 
     def _hello(self, session: Session) -> str:
         name = session.remote_host or "Unknown"
+        if session.remote_info:
+            name = f"{session.remote_info}@{name}"
         return f"{self.settings.me} Hi {name} [{session.remote_ip}]"
 
 

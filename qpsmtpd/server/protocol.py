@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from twisted.internet.defer import Deferred
@@ -27,9 +28,11 @@ from qpsmtpd.interfaces import ResolverError
 from qpsmtpd.message import Message
 from qpsmtpd.networks import unmapped
 from qpsmtpd.policy import NAUGHTY, NAUGHTY_TYPE
+from qpsmtpd.server import auth_results
 from qpsmtpd.server.received import auth_comment, protocol_name, received, tls_comment
 from qpsmtpd.server.replies import AUTH_FAILED, INTERNAL_ERROR, refusal
 from qpsmtpd.session import Session, TLSState, Transaction
+from qpsmtpd.settings import Settings
 from qpsmtpd.smtp.commands import (
     AUTH_CANCELLED,
     NO_PARAMETERS,
@@ -91,6 +94,9 @@ AUTH_DELAY_LIMIT: Final = 30.0
 
 #: Characters of a user's name that are repeated to the client and in the log.
 _USER_SHOWN: Final = 100
+
+#: Names of a client of which it is asked whether they lead back to its address.
+_NAMES_TRIED: Final = 3
 
 #: An enumeration's member costs as much to look up as a method call.
 _ACCEPT: Final = Kind.OK
@@ -634,14 +640,21 @@ def _wants_name(self: SMTPProtocol) -> bool:
 
 
 async def _look_up(self: SMTPProtocol) -> None:
-    """Find the client's name by DNS; one that cannot be found is no reason to refuse it."""
+    """Find the client's name by DNS; one that cannot be found is no reason to refuse it.
+
+    Anybody can name an address as he likes, so the name has to lead back to it.
+    """
+    resolver = self.factory.resolver
+    ip = self.session.remote_ip
+    ask = resolver.aaaa if ":" in ip else resolver.a
     try:
-        names = await self.factory.resolver.ptr(self.session.remote_ip)
+        for name in (await resolver.ptr(ip))[:_NAMES_TRIED]:
+            if any(ip_address(found) == ip_address(ip) for found in await ask(name)):
+                self.session.remote_host = name
+                return
     except ResolverError as error:
         if logs.wanted(7):
-            logs.tell(self.session, f"no name for {self.session.remote_ip}: {error}", 7)
-    else:
-        self.session.remote_host = names[0] if names else None
+            logs.tell(self.session, f"no name for {ip}: {error}", 7)
 
 
 def _named(self: SMTPProtocol, nothing: None) -> None:
@@ -916,17 +929,17 @@ def _content_end(self: SMTPProtocol, event: ContentEnd) -> None:
         assert transaction.message is not None
         if not transaction.message.spool.in_memory:
             logs.tell(self.session, "spooling message to disk")
-    answer = settle(judged(self.chain, transaction, self.generation.settings.me))
+    answer = settle(judged(self.chain, transaction, self.generation.settings))
     if answer.__class__ is Deferred:
         self._then(answer, _message_decided, transaction)
     else:
         _message_decided(self, answer, transaction)
 
 
-async def judged(chain: Chain, transaction: Transaction, me: str) -> tuple[str, Verdict | None]:
-    """Ask everybody about a complete message.
-
-    :param me: The server's name.
+async def judged(
+    chain: Chain, transaction: Transaction, settings: Settings
+) -> tuple[str, Verdict | None]:
+    """Ask everybody about a complete message, and give it its trace fields.
 
     :returns: The hook that decided, and its verdict.
     """
@@ -936,14 +949,19 @@ async def judged(chain: Chain, transaction: Transaction, me: str) -> tuple[str, 
         told = chain.data_post_headers(transaction)
         if told.__class__ is Deferred:
             await told
+    own = settings.authserv_id
+    if own is not None:
+        auth_results.clean(message, own)
     line = None
     if chain.received_line is not None:
         line = await _written_line(chain.received_line, transaction)
     if line is None:
-        message.prepend_field(received(transaction, me))
+        message.prepend_field(received(transaction, settings.me))
     else:
         message.prepend("Received", line)
     for hook, ask in (("data_post", chain.data_post), ("queue_pre", chain.queue_pre)):
+        if hook == "queue_pre" and own is not None:
+            auth_results.add_own(transaction, own)  # what was found out at data_post, too
         if ask is not None:
             verdict = ask(transaction)
             if verdict.__class__ is Deferred:

@@ -21,7 +21,7 @@ class SettingsTests(FolderTestCase):
     def test_nothing_said(self) -> None:
         """Without control files the defaults hold, and the server has the host's name."""
         settings = self.read({})
-        self.assertEqual(settings, Settings())
+        self.assertEqual(settings, Settings(authserv_id=socket.gethostname()))
         self.assertEqual(settings.me, socket.gethostname())
 
     def test_each_file(self) -> None:
@@ -46,6 +46,13 @@ class SettingsTests(FolderTestCase):
         self.assertEqual(settings.limits.message_size, 5 * 1024 * 1024)
         self.assertEqual(settings.limits.command_time, 100)
         self.assertEqual(settings.limits.content_time, 100)
+
+    def test_name_in_authentication_results(self) -> None:
+        """It is the server's unless it has one of its own; `none` is none."""
+        self.assertEqual(self.read({"me": "mail.example\n"}).authserv_id, "mail.example")
+        files = {"me": "mail.example\n", "me-auth-results": "example.org\n"}
+        self.assertEqual(self.read(files).authserv_id, "example.org")
+        self.assertIsNone(self.read(files | {"me-auth-results": "none\n"}).authserv_id)
 
     def test_timeout(self) -> None:
         """``timeout`` counts where ``timeoutsmtpd`` says nothing; ``limits`` before both."""

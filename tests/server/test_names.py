@@ -26,10 +26,37 @@ class NameTests(SynchronousTestCase):
 
     def test_name(self) -> None:
         """A client's name is known before the greeting."""
-        protocol = self.connect("192.0.2.1", FakeResolver(ptr={"192.0.2.1": ["client.example"]}))
+        resolver = FakeResolver(
+            ptr={"192.0.2.1": ["client.example"]}, a={"client.example": ["192.0.2.1"]}
+        )
+        protocol = self.connect("192.0.2.1", resolver)
         self.assertEqual(protocol.session.remote_host, "client.example")
         protocol.dataReceived(b"HELO x\r\n")
         self.assertIn(b"Hi client.example [192.0.2.1]", protocol.transport.value())
+
+    def test_ipv6(self) -> None:
+        """A client with an IPv6 address has its name the same way."""
+        resolver = FakeResolver(
+            ptr={"2001:db8::1": ["client.example"]}, aaaa={"client.example": ["2001:db8:0::1"]}
+        )
+        protocol = self.connect("2001:db8::1", resolver)
+        self.assertEqual(protocol.session.remote_host, "client.example")
+
+    def test_does_not_lead_back(self) -> None:
+        """A name that its owner knows nothing of is none; another that leads back is."""
+        resolver = FakeResolver(
+            ptr={"192.0.2.1": ["bank.example", "client.example"], "192.0.2.2": ["bank.example"]},
+            a={"bank.example": ["192.0.2.99"], "client.example": ["192.0.2.9", "192.0.2.1"]},
+        )
+        for ip, name in (("192.0.2.1", "client.example"), ("192.0.2.2", None)):
+            self.assertEqual(self.connect(ip, resolver).session.remote_host, name)
+
+    def test_names_without_end(self) -> None:
+        """A client with many names makes few questions."""
+        names = [f"{number}.example" for number in range(100)]
+        resolver = FakeResolver(ptr={"192.0.2.1": names})
+        self.assertIsNone(self.connect("192.0.2.1", resolver).session.remote_host)
+        self.assertEqual(len(resolver.questions), 4)
 
     def test_no_name(self) -> None:
         """A client without a name is greeted all the same."""

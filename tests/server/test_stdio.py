@@ -177,7 +177,7 @@ class PipeTests(ProcessTestCase):
         """A message that comes through a pipe is taken, and the process ends."""
         said = self.through_pipes(LETTER, UCSPI)
         self.assertEqual(said[0][:4], "220 ")
-        self.assertEqual(said[1], "250-mail.example Hi client.example [192.0.2.9]")
+        self.assertEqual(said[1], "250-mail.example Hi joe@client.example [192.0.2.9]")
         self.assertEqual([line[:3] for line in said[-5:]], ["250", "250", "354", "250", "221"])
         self.assertIn("client.example", self.message())
         self.assertIn("192.0.2.9", self.message())
