@@ -97,10 +97,16 @@ class Figures:
 
 def _reasons(session: Session) -> Iterator[str]:
     """Why mail was refused: the replies, or what plugins said where no reply is logged."""
-    texts = session.refusals or [
-        f"{plugin.name}: {text}"
-        for plugin, (finding, text) in session.findings.items()
-        if finding == Finding.FAIL
-    ]
+    # What a reply says was said before it, too, of some.
+    replies = [text for text in session.refusals if text[0].isdigit()]
+    texts = (
+        replies
+        or session.refusals
+        or [
+            f"{plugin.name}: {text}"
+            for plugin, (finding, text) in session.findings.items()
+            if finding == Finding.FAIL
+        ]
+    )
     for text in texts:
         yield _VARIABLE.sub("...", text)[:REASON_WIDTH]

@@ -158,6 +158,9 @@ def fit(text: str, width: int, *, from_end: bool = False) -> str:
     :param from_end: Keep the end of one that is too long.
     """
     text = printable(text)
+    if text.isascii():  # nearly all; each is one wide
+        kept = text[-width:] if from_end else text[:width]
+        return kept.ljust(width)
     if from_end:
         return _left(text[::-1], width, lambda kept: kept[::-1])
     return _left(text, width, lambda kept: kept)

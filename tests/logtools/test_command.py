@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.logtools.logs import PERL, REFUSED, TAKEN
-from tests.server.processes import LIMIT, PYTHON, Server, run
+from tests.server.processes import LIMIT, PYTHON, TWISTD, Server, connect, run, until
 
 LOG = [*PYTHON, "-m", "qpsmtpd", "log"]
 
@@ -196,6 +197,99 @@ class SqlTests(CommandTestCase):
         (self.folder / "text").write_text("no database\n" * 100)
         self.assertEqual(self.log("sql", "-d", "text", status=1), "text: file is not a database\n")
         self.assertIn("required: -d/--database", self.log("sql", status=2))
+
+
+class ServerTests(CommandTestCase):
+    """Logs of a real server with real clients."""
+
+    def serve(self, logging: str) -> None:
+        """Have a server log a session that is taken and one that is refused, at one time."""
+        config = self.folder / "config"
+        config.mkdir()
+        (config / "me").write_text("mail.example\n")
+        (config / "rcpthosts").write_text("example.com\n")
+        (config / "badmailfrom").write_text("bad@example.org\n")
+        (config / "plugins").write_text(f"{logging}\nbadmailfrom\nrcpt_ok\nqueue/maildir Maildir\n")
+        twistd = " ".join(map(shlex.quote, TWISTD))
+        server = Server(
+            self,
+            [
+                *("sh", "-c"),
+                f"{twistd} -n --pidfile= qpsmtpd -c config -l tcp:0:interface=127.0.0.1"
+                " 2>&1 >server.out | multilog t ./log/main",
+            ],
+            self.folder,
+        )
+        listening = self.wait_for(r"Listening on .*?port=(\d+)", server)
+        port = int(listening[1])
+        with connect(port) as taken, connect(port) as refused:
+            refused.ehlo("\x1b[2J")
+            refused.ehlo("evil.example")
+            refused.mail("bad@example.org")
+            refused.rcpt("b@example.com")
+            taken.sendmail("a@example.org", ["b@example.com", "c@example.com"], "Subject: x\n\ny\n")
+        self.wait_for("(?s)click, disconnecting.*click, disconnecting", server)
+
+    def wait_for(self, pattern: str, server: Server) -> re.Match[str]:
+        def text() -> str:
+            return self.current.read_text() if self.current.exists() else server.said
+
+        until(lambda: re.search(pattern, text()), text)
+        found = re.search(pattern, text())
+        assert found is not None
+        return found
+
+    def check(self) -> None:
+        said = self.log("summarize", "--once", "--long")
+        self.assertRegex(said, r"(?m)^127\.0\.0\.1 .* client\.example +a@example\.org .* queued$")
+        self.assertRegex(said, r"(?m)^127\.0\.0\.1 .* bad@example\.org +X .* refused$")
+        self.assertRegex(said, r"(?m)^ +1  55\d ")
+        self.assertIn("b@example.com +1", said)
+        self.assertRegex(said, r"(?m)^all +2\n.*queued +1\nrefused +1\n")
+        self.assertNotIn("\x1b", said)
+        shown = self.log("show", "127.0.0.1", "--all")
+        self.assertTrue(shown.startswith("127.0.0.1 had 2 connections.\n\n"), shown)
+        for line in (self.log("show", "c@example.com"), self.log("show", "a@example.org")):
+            self.assertIn("dispatching rcpt TO:<c@example.com>", line)
+            self.assertNotIn("bad@example.org", line)
+        self.log("sql", "-d", "log.sqlite")
+        with closing(sqlite3.connect(self.folder / "log.sqlite")) as connection:
+            self.assertEqual(
+                connection.execute(
+                    "SELECT ip, helo, result, recipient.mail_from, recipient.rcpt_to"
+                    " FROM message JOIN recipient ON message.id = msg_id"
+                    " WHERE result = 3 ORDER BY recipient.rcpt_to"
+                ).fetchall(),
+                [
+                    ("127.0.0.1", "client.example", 3, "a@example.org", f"{name}@example.com")
+                    for name in "bc"
+                ],
+            )
+
+    def test_warn(self) -> None:
+        """The lines of logging/warn."""
+        self.serve("logging/warn LOGINFO")
+        self.check()
+
+    def test_session(self) -> None:
+        """With the ids of sessions; a transaction can be shown alone."""
+        self.serve("logging/warn LOGINFO session")
+        self.check()
+        found = self.wait_for(r"transaction (\S+) trace: ", self.follow("watch"))
+        shown = self.log("show", found[1])
+        self.assertTrue(shown.startswith("dispatching mail FROM:<"), shown)
+        self.assertNotIn("Connection from", shown)
+
+    def test_file(self) -> None:
+        """The lines of logging/file."""
+        self.serve("logging/warn LOGINFO\nlogging/file loglevel LOGINFO log/file.log")
+        until(
+            lambda: (self.folder / "log" / "file.log").read_text().count("click, disc") == 2,
+            lambda: "no lines",
+        )
+        self.current.unlink()
+        (self.folder / "log" / "file.log").rename(self.current)
+        self.check()
 
 
 class ErrorTests(CommandTestCase):

@@ -58,6 +58,15 @@ times  refused because
         lines = self.lines(REFUSED.replace("2412000032 550 5.7.1 <x@example.net>", "2412000032 -"))
         self.assertIn("    1  rcpt_ok: fail: example.net is not here", lines)
 
+    def test_said_twice(self) -> None:
+        """A refused sender is counted once, by the reply."""
+        text = "2412000001 Connection from Unknown [192.0.2.1]\n"
+        deny = "2412000001 deny mail from <a@example.org> (no)\n"
+        self.assertIn("    1  deny mail from ... (no)", self.lines(text + deny))
+        self.assertEqual(
+            self.lines(text + deny + "2412000001 550 5.7.1 no\n")[-1], "    1  550 5.7.1 no"
+        )
+
     def test_too_many(self) -> None:
         """Reasons that clients make up are counted so far."""
         self.patch(figures, "REASONS_LIMIT", 3)
