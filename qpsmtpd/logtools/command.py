@@ -30,8 +30,9 @@ _DESCRIPTION: Final = """\
 Look at the log: as it grows, in a table, for one message, or in a database.
 
 The log is log/main/current below the current folder, unless files are named. Lines are those of
-logging/warn or logging/file, with or without the time stamps of multilog and svlogd; for the table
-and the database the level has to be LOGINFO. Logs of the Perl qpsmtpd can be read as well.
+logging/warn, logging/file or logging/json, with or without the time stamps of multilog and svlogd.
+For the table and the database the level has to be LOGINFO. Logs of the Perl qpsmtpd can be read
+as well.
 """
 
 _SYMBOLS: Final = """\

@@ -6,13 +6,14 @@ A line is ``[time stamp] NUMBER [session] (hook) plugin: text``, as in
 ``multilog`` and ``svlogd``; the plugin ``logging/file`` has a stamp that anybody can choose, and
 behind it ``HOST[NUMBER]:`` in the place of the number. ``logging/adaptive`` and
 ``logging/connection_id`` write ``plugin plugin (hook): text``, the second with the id of the
-session in the place of the number.
+session in the place of the number. ``logging/json`` writes an object with the same parts.
 
 The text has what a client sent. It is shown with :func:`printable` alone.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from datetime import UTC, datetime
@@ -100,6 +101,8 @@ def parse(line: bytes) -> Line:
     stamp = pid = session = ""
     if found := _STAMP.match(text):
         stamp, text = found[0][:-1], text[found.end() :]
+    if text.startswith("{") and (made := _parse_json(text)):
+        return made
     if found := _PID.match(text):
         pid, text = found[1], text[found.end() :]
     elif found := _BARE_ID.match(text):
@@ -110,6 +113,18 @@ def parse(line: bytes) -> Line:
     if found := _SESSION.match(text):
         session, text = found[1], text[found.end() :]
     return _parse_rest(stamp, pid, session, text)
+
+
+def _parse_json(text: str) -> Line | None:
+    """A line of ``logging/json``, or nothing if it is none."""
+    try:
+        made = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(made, dict) or not isinstance(made.get("text"), str):
+        return None
+    names = ("time", "pid", "session", "hook", "plugin", "text")
+    return Line(*(str(made.get(name) or "") for name in names))
 
 
 def _parse_rest(stamp: str, pid: str, session: str, text: str) -> Line:

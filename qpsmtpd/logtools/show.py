@@ -127,7 +127,10 @@ def _how_many(wanted: str, count: int, every: bool) -> Iterator[str]:
 
 def _matcher(wanted: str) -> Callable[[Line], bool]:
     if _PID.fullmatch(wanted):
-        return lambda line: line.pid == wanted or line.pid[:-SESSION_DIGITS] == wanted
+        return lambda line: (
+            wanted in (line.pid, line.pid[:-SESSION_DIGITS])
+            or (line.session != "" and number_of(line.session) == wanted)
+        )
     if found := _SESSION.fullmatch(wanted):
         session = found[1]
         number = number_of(session)
@@ -141,7 +144,10 @@ def _matcher(wanted: str) -> Callable[[Line], bool]:
 
 def number_of(session: str) -> str:
     """The number that lines of a session begin with, by its id."""
-    _, pid, number = session.split("-")
+    found = _SESSION.fullmatch(session)
+    if found is None:
+        return ""
+    _, pid, number = found[1].split("-")
     modulo = 10**SESSION_DIGITS
     return str(int(pid, 16) * modulo + int(number, 16) % modulo)
 

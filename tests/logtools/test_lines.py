@@ -69,6 +69,21 @@ class ParseTests(SynchronousTestCase):
         }.items():
             self.assertEqual(parse(line.encode()), Line(*begin, *parts))
 
+    def test_json(self) -> None:
+        """Lines of logging/json have the same parts; what only looks like one is text."""
+        line = (
+            '{"time": "2026-11-25T21:30:00.5Z", "level": 6, "severity": "info", "pid": 2412,'
+            ' "session": "65610d1a-96c-1f", "plugin": "rcpt_ok", "hook": "rcpt", "text": "pass"}'
+        )
+        found = Line(
+            *("2026-11-25T21:30:00.5Z", "2412", "65610d1a-96c-1f", "rcpt", "rcpt_ok", "pass")
+        )
+        self.assertEqual(parse(line.encode()), found)
+        self.assertEqual(parse(f"@4000000065610d1a00000000 {line}".encode()), found)
+        self.assertEqual(time_of(found.stamp), 1795642200.5)
+        for text in ('{"text": 1}', '{"pid": 2412}', "{", "[" * 10_000, '{"a":' * 10_000):
+            self.assertEqual(parse(text.encode()).text, text)
+
     def test_forged(self) -> None:
         """What a client sends is text, whatever it looks like."""
         for command in (

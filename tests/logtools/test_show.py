@@ -34,6 +34,11 @@ class ShowTests(SynchronousTestCase):
         with_id = TAKEN.replace("2412000031 ", "2412000031 [65610d1a-96c-1f] ")
         self.assertEqual(self.show("65610d1a-96c-1f", REFUSED + with_id), rest(TAKEN))
         self.assertEqual(self.show("65610d1b-96c-1f", REFUSED + with_id), [])
+        json = '{"pid": 2412, "session": "65610d1a-96c-1f", "text": "hello"}\n'
+        for wanted in ("65610d1a-96c-1f", "2412000031", "2412"):
+            self.assertEqual(self.show(wanted, json), ["hello"])
+        odd = json.replace("65610d1a-96c-1f", "odd")
+        self.assertEqual(self.show("2412000031", odd), [])
 
     def test_transaction(self) -> None:
         """By a transaction's id: what was said from its MAIL to its end."""
