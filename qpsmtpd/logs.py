@@ -14,13 +14,14 @@ from typing import Any, Final
 
 from twisted.logger import Logger, LogLevel
 
-from qpsmtpd.session import Session
+from qpsmtpd.session import Session, Transaction
 
 __all__ = [
     "LEVELS",
     "TWISTED_LEVELS",
     "Shift",
     "Threshold",
+    "fields_of",
     "level_of",
     "shifted",
     "shifts",
@@ -88,7 +89,16 @@ def wanted(level: int) -> bool:
 
 def tell(session: Session, text: str, level: int = 6) -> None:
     """Log what the engine does in a session; the caller has asked :func:`wanted`."""
-    log.emit(TWISTED_LEVELS[level], "{text}", text=text, severity=level, session=session.id)
+    log.emit(TWISTED_LEVELS[level], "{text}", text=text, severity=level, **fields_of(session))
+
+
+def fields_of(scope: Session | Transaction) -> dict[str, str]:
+    """The fields of an event that say whose it is: ``session`` and ``transaction``."""
+    session = scope.session if isinstance(scope, Transaction) else scope
+    transaction = scope if isinstance(scope, Transaction) else scope.transaction
+    if transaction is None:
+        return {"session": session.id}
+    return {"session": session.id, "transaction": transaction.id}
 
 
 class Shift:

@@ -237,10 +237,6 @@ def report(scope: Session | Transaction, plugin: str, text: str, level: int = 6)
     if logs.shifts:
         level = logs.shifted(plugin, level)
     if level <= logs.threshold.level:
-        fields: dict[str, Any] = {"session": _session(scope).id}
-        transaction = scope if isinstance(scope, Transaction) else scope.transaction
-        if transaction is not None:
-            fields["transaction"] = transaction.id
         log.emit(
             logs.TWISTED_LEVELS[level],
             "{text}",
@@ -248,7 +244,7 @@ def report(scope: Session | Transaction, plugin: str, text: str, level: int = 6)
             severity=level,
             plugin=plugin,
             hook=_hook(),
-            **fields,
+            **logs.fields_of(scope),
         )
 
 

@@ -38,7 +38,7 @@ class Warn:
     loglevel: int = argument(
         log_level, default=4, positional=True, help="the least severe level to log"
     )
-    session: bool = argument(text, flag=True, help="write the session's id, too")
+    session: bool = argument(text, flag=True, default=False, help="write the session's id, too")
 
     def __post_init__(self) -> None:
         self._writer = StreamWriter(standard_error())

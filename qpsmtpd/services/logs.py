@@ -49,12 +49,14 @@ __all__ = [
     "lines_of",
     "log_name",
     "number_of",
+    "old_lines_of",
     "plain_log",
     "plugin_of",
     "redacted",
     "shifts_of",
     "standard_error",
     "text_of",
+    "traceback_of",
 ]
 
 T = TypeVar("T")
@@ -306,10 +308,30 @@ def lines_of(event: dict[str, Any], *, pid: bool = True, session: bool = False) 
         head += f"({hook}) "
     if plugin or hook:
         head += f"{plugin or 'running plugin'}: "
+    return _lines(head, event)
+
+
+def old_lines_of(event: dict[str, Any], first: str) -> Iterator[str]:
+    """An event as the Perl qpsmtpd's plugins ``adaptive`` and ``connection_id`` write it::
+
+        2412 ` relay plugin: pass
+
+    :param first: What the line begins with.
+    """
+    head = f"{first} "
+    plugin = plugin_of(event)
+    if plugin:
+        head += f"{plugin} plugin: "
+    elif event.get("hook"):
+        head += f"running plugin ({event['hook']}): "
+    return _lines(head, event)
+
+
+def _lines(head: str, event: dict[str, Any]) -> Iterator[str]:
     yield head + text_of(event)
     failure = event.get("log_failure")
     if isinstance(failure, Failure):
-        for line in _traceback(failure):
+        for line in traceback_of(failure):
             yield f"{head}  {line}"
 
 
@@ -333,8 +355,8 @@ def _session_number(session: str) -> str | None:
 _SESSION_ID: Final = re.compile("[0-9a-f]+-([0-9a-f]+)-([0-9a-f]+)$")
 
 
-def _traceback(failure: Failure) -> Iterator[str]:
-    # Without the values of variables, which may be secrets.
+def traceback_of(failure: Failure) -> Iterator[str]:
+    """The lines of a traceback, without the values of variables, which may be secrets."""
     try:
         text = failure.getTraceback(elideFrameworkCode=True)
     except Exception:
