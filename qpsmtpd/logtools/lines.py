@@ -124,7 +124,11 @@ def _parse_json(text: str) -> Line | None:
     if not isinstance(made, dict) or not isinstance(made.get("text"), str):
         return None
     names = ("time", "pid", "session", "hook", "plugin", "text")
-    return Line(*(str(made.get(name) or "") for name in names))
+    # JSON has escapes for halves of characters, which nothing else takes.
+    stamp, pid, *rest = (
+        str(made.get(name) or "").encode("utf-8", "backslashreplace").decode() for name in names
+    )
+    return Line(stamp, pid if re.fullmatch(_NUMBER, pid) else "", *rest)
 
 
 def _parse_rest(stamp: str, pid: str, session: str, text: str) -> Line:

@@ -28,6 +28,9 @@ __all__ = ["DatabaseError", "Loaded", "load"]
 
 VERSION: Final = 1
 
+#: SQLite's integers have a sign; some file systems use all 64 bits.
+INODE_BITS: Final = 2**63 - 1
+
 #: Octets that tell two files of one inode apart.
 HEAD_SIZE: Final = 1024
 
@@ -240,7 +243,8 @@ class _Loader:
 
     def _log_of(self, path: Path, file: BinaryIO) -> tuple[int, int]:
         """The id of a file, and what was read of it."""
-        inode, size = os.fstat(file.fileno()).st_ino, os.fstat(file.fileno()).st_size
+        status = os.fstat(file.fileno())
+        inode, size = status.st_ino & INODE_BITS, status.st_size
         known = self._connection.execute(
             "SELECT id, size, head_size, head FROM log WHERE inode = ?", (inode,)
         )

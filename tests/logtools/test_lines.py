@@ -81,6 +81,8 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(parse(line.encode()), found)
         self.assertEqual(parse(f"@4000000065610d1a00000000 {line}".encode()), found)
         self.assertEqual(time_of(found.stamp), 1795642200.5)
+        hostile = parse(b'{"pid": "x", "time": null, "text": "\\ud800"}')
+        self.assertEqual(hostile, Line("", "", "", "", "", r"\ud800"))
         for text in ('{"text": 1}', '{"pid": 2412}', "{", "[" * 10_000, '{"a":' * 10_000):
             self.assertEqual(parse(text.encode()).text, text)
 
@@ -105,6 +107,12 @@ class ParseTests(SynchronousTestCase):
     def test_anything(self, line: bytes) -> None:
         """No line fails, and none can command a terminal when it is shown."""
         self.assertTrue(printable(parse(line).whole).isprintable())
+
+    @given(st.text(max_size=60))
+    def test_any_stamp(self, stamp: str) -> None:
+        """No time stamp fails."""
+        time_of(stamp)
+        time_of(f"0001-01-01T00:00:00+{stamp}")
 
     @given(st.text(st.characters(categories=["L", "N", "P"]), max_size=50))
     def test_nothing_lost(self, text: str) -> None:
