@@ -286,6 +286,11 @@ class TutorialTests(SynchronousTestCase):
         """Behind what the page configures, a PROXY header says who the client is."""
         self.follow("how-to/run-behind-a-load-balancer.md")
 
+    def test_moves(self) -> None:
+        """An installation of another server is looked at, and served, as the pages say."""
+        for name in ("qpsmtpd", "qmail-smtpd", "haraka"):
+            self.follow(f"how-to/move-from-{name}.md")
+
 
 def example(name: str) -> dict[str, Any]:
     """What the Python blocks of a page define, run in their order."""

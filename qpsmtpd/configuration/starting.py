@@ -46,18 +46,20 @@ def read_some(path: str, limit: int = _LOOKED_AT) -> str | None:
     return None
 
 
-def examine_environment(environ: Mapping[str, str], where: str, report: Report) -> None:
+def examine_environment(
+    environ: Mapping[str, str], where: str, report: Report, kind: Kind = Kind.CHANGES
+) -> None:
     """Say what becomes of variables that the Perl qpsmtpd or qmail-smtpd looks at.
 
-    :param where: What is said of them where they were found.
+    :param where: Where they were found.
+    :param kind: What it is there that every client may relay.
     """
     if "RELAYCLIENT" in environ:
         report.add(
-            Kind.DANGER,
+            kind,
             f"{where}: RELAYCLIENT",
-            "a server with it lets every client relay; under tcpserver it should come from the "
-            "rules of single clients only",
-            "take it out of the environment of a server, and list clients in relayclients",
+            "a super-server that hands it on lets every client relay; to a daemon it means nothing",
+            "leave it to the rules of single clients, or list clients in relayclients",
         )
         if environ["RELAYCLIENT"]:
             report.add(*_appended(f"{where}: RELAYCLIENT"))
@@ -88,7 +90,7 @@ def examine_scripts(folder: str, report: Report) -> None:
     for name in ("env", "supervise/qmail-smtpd/env", "supervise/qpsmtpd/env"):
         found = _envdir(os.path.join(folder, name))
         if found:
-            examine_environment(found, name, report)
+            examine_environment(found, name, report, Kind.DANGER)
     for name in _RULES:
         text = read_some(os.path.join(folder, name))
         if text is not None:
@@ -124,7 +126,7 @@ def _examine_script(name: str, text: str, report: Report) -> None:
     )
     found = re.findall(r"^\s*(?:export\s+)?(RELAYCLIENT|DATABYTES)=(\S*)", code, re.MULTILINE)
     variables = {variable: value.strip("\"';") for variable, value in found}
-    examine_environment(variables, name, report)
+    examine_environment(variables, name, report, Kind.DANGER)
     if program is None:
         return
     if "tcpserver" in code:

@@ -259,10 +259,13 @@ class DangerTests(MigrationTestCase):
         self.assertEqual(found, [f"config/relayclients:{number}" for number in (3, 5, 6, 7)])
 
     def test_environment(self) -> None:
-        """RELAYCLIENT in the environment of a server is a danger."""
+        """RELAYCLIENT in an environment is told; one that a super-server hands on is a danger."""
         self.configure({"plugins": "rcpt_ok\n"})
-        self.assertEqual(self.examine(RELAYCLIENT="").status, 1)
-        self.assert_item("environment: RELAYCLIENT", "danger", "lets every client relay")
+        self.assertEqual(self.examine(RELAYCLIENT="").status, 0)
+        self.assert_item("environment: RELAYCLIENT", "changes", "to a daemon it means nothing")
+        self.write("env/RELAYCLIENT", "\n")
+        self.assertEqual(self.examine().status, 1)
+        self.assert_item("env: RELAYCLIENT", "danger", "lets every client relay")
 
     def test_scripts(self) -> None:
         """The script that starts it is looked at."""

@@ -95,7 +95,7 @@ class EnvironmentTests(FolderTestCase):
         self.assertEqual(
             self.found(RELAYCLIENT="@x", DATABYTES="9", QMAILQUEUE="/bin/q"),
             [
-                (Kind.DANGER, "environment: RELAYCLIENT"),
+                (Kind.CHANGES, "environment: RELAYCLIENT"),
                 (Kind.CHANGES, "environment: RELAYCLIENT"),
                 (Kind.CHANGES, "environment: DATABYTES"),
                 (Kind.CHANGES, "environment: QMAILQUEUE"),
