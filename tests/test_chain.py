@@ -214,7 +214,7 @@ class FaultTests(ChainTestCase):
 
     def test_nonsense(self) -> None:
         """So is one whose answer is no answer at that hook."""
-        for nonsense in ("OK", 250, True, object()):
+        for nonsense in ("OK", 0, 1, 250, 901, False, True, (OK, "text"), object()):
             self.events.clear()
             self.assertIs(self.ask(Link(Recorder(noop=nonsense), "odd")), TEMPFAIL)
             self.assert_fault(NoVerdictError, "odd")
@@ -496,6 +496,13 @@ async def failing(call: Call, proceed: Proceed) -> Any:
 
 
 class TellingTests(ChainTestCase):
+    def test_answers_do_not_count(self) -> None:
+        """Whatever one of them answers, all of them are told."""
+        listeners = [Recorder(deny=answer, ok=answer) for answer in (OK, deny(), 1, None)]
+        self.ask(*listeners, Recorder("noop"), Recorder(noop=defer()))
+        for listener in listeners:
+            self.assertEqual(listener.asked, ["ok", "deny"])
+
     def test_deny(self) -> None:
         """Components at deny learn who refused, where and how."""
         listener = Recorder("deny", "ok")

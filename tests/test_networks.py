@@ -40,6 +40,11 @@ class NetworkTableTests(SynchronousTestCase):
         self.assertIsNotNone(mapped.find("192.0.2.1"))
         self.assertIsNotNone(mapped.find("::ffff:192.0.2.1"))
 
+    def test_255(self) -> None:
+        """Addresses that hold 255 are like any other."""
+        for ip in ("10.0.255.7", "255.1.1.1", "10.255.255.255"):
+            self.assertEqual(table("0.0.0.0/0").find(ip), "0.0.0.0/0")
+
     def test_zone(self) -> None:
         """The zone of a link-local address does not matter (RFC 4007, 11)."""
         self.assertEqual(table("fe80::/10").find("fe80::1%eth0"), "fe80::/10")

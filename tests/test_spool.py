@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import secrets
 import signal
 import stat
 import subprocess
@@ -73,6 +74,17 @@ class FileTests(SpoolCase):
         self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
         self.assertIn(f"-{os.getpid()}-", name)
         self.assertEqual(spool.path(), str(path))
+
+    def test_nobody_elses_file(self) -> None:
+        """A file that is there already is not taken, nor is what a link leads to."""
+        elsewhere = Path(self.directory, "elsewhere")
+        elsewhere.write_bytes(b"precious")
+        number = f"{0:032x}"
+        self.patch(secrets, "token_hex", lambda size: number)
+        os.symlink(elsewhere, Path(self.directory, f"qpsmtpd-{os.getpid()}-{number}.spool"))
+        with self.assertRaises(FileExistsError):
+            self.spool(1, b"abc")
+        self.assertEqual(elsewhere.read_bytes(), b"precious")
 
     def test_threshold_zero(self) -> None:
         """With threshold 0 the first octet makes the file, and no octet makes none."""

@@ -7,11 +7,12 @@ from base64 import b64encode
 from twisted.internet.defer import Deferred
 from twisted.logger import formatEvent
 
+from qpsmtpd.chain import NoVerdictError
 from qpsmtpd.interfaces import HOOKS
 from qpsmtpd.services.logs import LogService
 from qpsmtpd.smtp.reply import Reply
 from qpsmtpd.testing import ComponentTestCase, Conversation
-from qpsmtpd.verdicts import OK, answer, deny
+from qpsmtpd.verdicts import DONE, OK, answer, defer, deny
 from tests.recorder import Recorder
 
 PLAIN = "AUTH PLAIN " + b64encode(b"\0user\0secret").decode()
@@ -176,3 +177,76 @@ class EndTests(ComponentTestCase):
         stopped = Deferred.fromCoroutine(conversation.factory.stop())
         self.successResultOf(stopped)
         self.assertEqual(recorder.asked, ["disconnect", "reset_transaction", "post_connection"])
+
+
+class OneReplyTests(ComponentTestCase):
+    """Whatever components say, each command has one reply."""
+
+    def replies(self, recorder: Recorder, *lines: str) -> list[int]:
+        """The codes of the replies to lines, the last of which is NOOP."""
+        conversation = self.open(recorder)
+        conversation.new_replies.clear()
+        for line in (*lines, "NOOP"):
+            conversation.send(line)
+        return [reply.code for reply in conversation.replies[1:]]
+
+    def test_greeting(self) -> None:
+        """A greeting that is refused, or that a component answers, is answered once."""
+        for verb in ("EHLO", "HELO"):
+            for verdict, code in (
+                (deny(), 550),
+                (defer(), 450),
+                (deny("no"), 550),
+                (answer(Reply(250, "hi")), 250),
+                (DONE, 451),
+            ):
+                recorder = Recorder(**{verb.lower(): verdict})
+                self.assertEqual(self.replies(recorder, f"{verb} a.example"), [code, 250])
+
+    def test_unrecognized(self) -> None:
+        """So is a command that nobody knows, with a text or without."""
+        for verdict in (deny(), deny("no"), None, OK):
+            recorder = Recorder(unrecognized_command=verdict)
+            self.assertEqual(self.replies(recorder, "XYZZY"), [500, 250])
+
+    def test_message(self) -> None:
+        """So is a message, and its transaction is over whatever happened."""
+        for hook in ("data_post", "queue_pre", "queue", "queue_post"):
+            for verdict in (None, OK, DONE, deny(), defer(), 0, 1, 910, "text"):
+                recorder = Recorder("queue_post", **{hook: verdict})
+                conversation = self.open(recorder)
+                reply = conversation.message()
+                self.flushLoggedErrors(NoVerdictError)
+                self.assertIn(reply.code, (250, 451, 452, 552), (hook, verdict))
+                self.assertIsNone(conversation.transaction, (hook, verdict))
+                conversation.send("NOOP")
+                self.assertEqual([each.code for each in conversation.new_replies], [250])
+
+    def test_arguments(self) -> None:
+        """What stands behind a command is told to those that are asked about it."""
+        hooks = ("vrfy", "noop", "help", "unrecognized_command")
+        recorder = Recorder(*hooks)
+        conversation = self.open(recorder)
+        for line in ("VRFY a b", "NOOP a b", "HELP a b", "XYZZY a b"):
+            conversation.command(line)
+        said = [recorder.calls[hook][0][1:] for hook in hooks]
+        self.assertEqual(said, [("a b",), ("a b",), ("a b",), ("xyzzy", "a b")])
+
+    def test_asked_once(self) -> None:
+        """Without a component that queues, too, each is asked once."""
+        recorder = Recorder("connect", "ehlo", "mail", "rcpt", rcpt=OK)
+        conversation = self.open(recorder, alone=True)
+        conversation.envelope()
+        self.assertEqual(recorder.asked, ["connect", "ehlo", "mail", "rcpt"])
+
+    def test_others_go_on(self) -> None:
+        """A client about which a component waits holds up nobody, before the greeting neither."""
+        for hook in ("pre_connection", "connect"):
+            waits: Deferred[None] = Deferred()
+            answers = iter([waits, None])
+            conversation = self.open(Recorder(**{hook: lambda *_, a=answers: next(a)}))
+            other = self.join(conversation)
+            self.assertReply(other.command("NOOP"), 250)
+            self.assertEqual(conversation.replies, [])
+            waits.callback(None)
+            self.assertEqual([reply.code for reply in conversation.replies], [220])

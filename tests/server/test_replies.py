@@ -30,6 +30,17 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(refusal(hook, defer(disconnect=True)).code, 421)
             self.assertEqual(refusal(hook, defer(code=451, disconnect=True)).code, 421)
 
+    def test_own_text(self) -> None:
+        """A text changes neither the code nor the status, at any hook."""
+        for hook in REFUSALS:
+            for verdict in (deny, defer):
+                for disconnect in (False, True):
+                    plain = refusal(hook, verdict(disconnect=disconnect))
+                    said = refusal(hook, verdict("because", disconnect=disconnect))
+                    self.assertEqual((said.code, said.status), (plain.code, plain.status), hook)
+                    self.assertEqual(said.lines, ("because",))
+                    self.assertNotEqual(plain.lines, ("",))
+
     def test_greeting(self) -> None:
         """A connection is refused with 554 or 421 (RFC 5321, 3.1 and 3.8)."""
         for hook in ("pre_connection", "connect"):
