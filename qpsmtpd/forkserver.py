@@ -140,7 +140,7 @@ def _words(options: argparse.Namespace, ports: Sequence[int], clients: int) -> l
     words = ["--pidfile="]
     if not options.detach:
         words.append("--nodaemon")
-    words.append("qpsmtpd")
+    words += ["--logger", "qpsmtpd.services.logs.plain_log", "qpsmtpd"]
     for endpoint in _endpoints(options.listen_address, ports):
         words += ["--listen", endpoint]
     for folder in options.config:

@@ -194,7 +194,7 @@ class RunTests(SynchronousTestCase):
         return Server(self, command if os.getuid() == 0 else command[:-2], self.folder, environ)
 
     def test_serve(self) -> None:
-        """Both serve, log to where they were started, and end at SIGTERM."""
+        """Both serve, log plainly to standard error, and end at SIGTERM."""
         for name in ("forkserver", "prefork"):
             (self.folder / "server.log").unlink(missing_ok=True)
             address = ["--listen-address", "127.0.0.1", "--port", "0", "--max-from-ip", "1"]
@@ -207,6 +207,7 @@ class RunTests(SynchronousTestCase):
             server.stop()
             lines = [line for line in server.said.splitlines() if "Listening on" in line]
             self.assertEqual(len(lines), 1, server.said)
+            self.assertRegex(lines[0], r"^\d+ Listening on ")
 
     def test_detached(self) -> None:
         """Detached, it writes its id where it is told to, and ends at SIGTERM."""

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.logger import Logger, globalLogBeginner
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
@@ -29,7 +29,7 @@ from qpsmtpd.server.factory import SMTPFactory
 from qpsmtpd.server.options import ServerOptions
 from qpsmtpd.server.protocol import SMTPProtocol
 from qpsmtpd.server.service import prepare, tell
-from qpsmtpd.services.logs import LogService
+from qpsmtpd.services.logs import LogService, begin_plainly
 from qpsmtpd.services.registry import ServiceRegistry
 from qpsmtpd.session import Session, TLSState
 
@@ -109,7 +109,7 @@ def main(directories: Sequence[str], state: str, grace: float) -> int:
     from twisted.internet import reactor as global_reactor
 
     reactor: Any = global_reactor
-    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
+    begin_plainly()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is read again is for the next process
     registry = ServiceRegistry(reactor, state)
     try:
