@@ -88,8 +88,8 @@ class Session:
     """What a log tells of one session.
 
     :ivar key: What names it: its id, or the number of its lines and which use of that it is.
-    :ivar accepted: The first line of a connection was there, if the server writes that;
-    :ivar started: that or the next one was there, which every server writes.
+    :ivar started: The line that tells of the connection was there: ``Connection from``. Nothing
+        depends on the one that some servers write just before.
     :ivar transactions: For each ``MAIL``, the reverse-path and the forward-paths. The first has
         no reverse-path where the log begins behind its ``MAIL``.
     :ivar findings: What plugins said, in the order of their first lines.
@@ -102,7 +102,6 @@ class Session:
     key: str
     pid: str = ""
     session: str = ""
-    accepted: bool = False
     started: bool = False
     time: float | None = None
     ip: str = ""
@@ -301,7 +300,6 @@ def _take(session: Session, line: Line) -> bool:
         session.started = True
         session.hostname, session.ip = found[1][:TEXT_LIMIT], found[2][:TEXT_LIMIT]
     elif found := _ACCEPTED.match(text):
-        session.accepted = session.started = True
         session.ip, session.hostname = found[1] or "", (found[2] or "")[:TEXT_LIMIT]
     elif found := _HELO.match(text):
         session.helo = found[1].strip()[:TEXT_LIMIT]

@@ -223,7 +223,6 @@ class _Loader:
         self._plugins: dict[str, int] = {}
         self._new = 0
         self._file = 0
-        [self._last] = connection.execute("SELECT max(id) FROM message").fetchone()
 
     def load(self, path: Path, file: BinaryIO) -> Loaded:
         self._file, offset = self._log_of(path, file)
@@ -281,18 +280,13 @@ class _Loader:
             query = "SELECT id FROM message WHERE session = ?"
             found = self._connection.execute(query, (session.session,)).fetchone()
             return found[0] if found else None
-        if session.accepted:
+        if session.started:
             return None
         query = (
-            "SELECT id, ip = ? AND helo IS NULL AND mail_from IS NULL FROM message"
-            " WHERE qp_pid = ? AND session IS NULL ORDER BY id DESC LIMIT 1"
+            "SELECT id FROM message WHERE qp_pid = ? AND session IS NULL ORDER BY id DESC LIMIT 1"
         )
-        row, just_accepted = self._connection.execute(
-            query, (session.ip, _pid(session))
-        ).fetchone() or (None, False)
-        # What begins goes on only with a row whose first line ended what was read before.
-        goes_on = not session.started or (just_accepted and row <= self._last)
-        return row if goes_on else None
+        found = self._connection.execute(query, (_pid(session),)).fetchone()
+        return found[0] if found else None
 
     def _insert(self, session: Session) -> int:
         added = self._connection.execute(

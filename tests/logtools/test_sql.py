@@ -102,6 +102,13 @@ class LoadTests(SynchronousTestCase):
             self.rows("SELECT result, string FROM message_plugin WHERE msg_id = 2"), [(-3, "")]
         )
 
+    def test_same_client(self) -> None:
+        """A client that comes again to the same process, and says nothing, is there twice."""
+        line = "4021 Connection from Unknown [192.0.2.1]\n"
+        for known in (0, 1):
+            self.path.write_text(f"4020 {known}\n" + line * 2)
+            self.assertEqual(self.load(), [Loaded(3, 2)])
+
     def test_again(self) -> None:
         """Once more adds nothing."""
         for text in (TAKEN + REFUSED, PERL):
