@@ -56,6 +56,10 @@ TEMPFAIL: Final = defer("Internal error, try again later", "4.3.0", code=451)
 _TOLD: Final = frozenset({"logging", "deny", "ok"})
 
 
+#: Hooks that ask for settings, on nobody's behalf or on an address's.
+_SETTINGS: Final = frozenset({"config", "user_config"})
+
+
 #: Hooks that tell of what is over. The end of their scope does not end them.
 _OVER: Final = frozenset({"queue_post", "reset_transaction", "disconnect", "post_connection"})
 
@@ -150,6 +154,7 @@ class Chain:
         *,
         clock: IReactorTime | None = None,
         time_limit: float = 120,
+        started: Iterable[Link] = (),
     ) -> None:
         """Compile a chain.
 
@@ -157,6 +162,7 @@ class Chain:
         :param clock: Measures the time limits; without one there are none.
         :param time_limit: Seconds a component may take for one answer, unless its link
             says otherwise; 0 for no limit.
+        :param started: Links whose components have been started already.
         """
         self.links: tuple[Link, ...] = tuple(
             component if isinstance(component, Link) else Link(component)
@@ -164,7 +170,7 @@ class Chain:
         )
         self._clock = clock
         self._time_limit = time_limit
-        self._started: list[Link] = []
+        self._started: list[Link] = [link for link in started if _has_lifecycle(link.component)]
         for name in ("deny", "ok"):
             setattr(self, name, self._compile(HOOKS[name]))
         for hook in HOOKS.values():
@@ -180,7 +186,7 @@ class Chain:
         """
         try:
             for link in self.links:
-                if _has_lifecycle(link.component):
+                if _has_lifecycle(link.component) and link not in self._started:
                     await _call(link.component.start)  # type: ignore[attr-defined]
                     self._started.append(link)
         except BaseException:
@@ -240,7 +246,7 @@ class Chain:
         costs as much as the call (benchmarks/hooks.py).
         """
         methods = tuple(method for method, _ in pairs)
-        scoped = hook.name not in ("config", "user_config")
+        scoped = hook.name not in _SETTINGS
         suffixes: dict[int, Ask] = {}
         # By identity: one object may be in a chain twice, its bound methods are not.
         places = {id(method): place for place, method in enumerate(methods)}
@@ -416,9 +422,11 @@ class Chain:
             if not isinstance(answer, hook.answers):
                 raise NoVerdictError(f"{answer!r} is no answer at {hook.name}")
             return answer
-        except Exception:
+        except Exception as error:
             if _scope_ended(hook, arguments):
                 raise  # the client has gone; nobody is left to be told
+            if hook.name in _SETTINGS and isinstance(error, CancelledError):
+                raise  # who asked waits no more
             return self._fault(hook, link, arguments, _failure(), began)
 
     def _waited(self, awaitable: Awaitable[Any], limit: float, link: Link) -> Deferred[Any]:
@@ -474,13 +482,15 @@ class Chain:
         )
         _note(hook, link, arguments, f"fault({type(failure.value).__name__})", began)
         failure.cleanFailure()  # its traceback holds the session
-        if link.skip_faults or hook.notice or Verdict not in hook.answers:
+        if link.skip_faults or hook.notice:
             return None
-        return TEMPFAIL
+        if hook.name in _SETTINGS:  # who asked goes by no setting rather than by another one
+            raise ComponentError(f"{link.name} failed at {hook.name}: {failure.value!r}")
+        return TEMPFAIL if Verdict in hook.answers else None
 
     def _report(self, hook: Hook, link: Link, arguments: tuple[Any, ...], answer: Any) -> None:
         """Tell the components at ``deny`` and ``ok`` what another one said."""
-        if hook.name in ("config", "user_config", "post_fork"):
+        if hook.name in _SETTINGS or hook.name == "post_fork":
             return
         refused = isinstance(answer, Verdict) and answer.refuses
         tell = self.deny if refused else self.ok

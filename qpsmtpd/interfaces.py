@@ -24,7 +24,8 @@ does not decline (``None``) ends the asking.
 At a decision, an error is never a silent yes: a component that raises, that does not
 answer in time or that answers with anything else is logged with its name and stands
 for ``defer()`` (451 4.3.0), or is passed over where the configuration gave it ``on_fault
-skip``.
+skip``. At a question it is passed over, but for ``config`` and ``user_config``, where whoever
+asks for the setting gets the error.
 
 A component may also say the reply itself: ``answer(Reply(...))``. The client hears just that, and
 the session goes on by it: after a positive one to EHLO the client has greeted, after one to MAIL
@@ -43,7 +44,13 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from zope.interface import Attribute, Interface
 from zope.interface.interface import InterfaceClass
 
-from qpsmtpd.services.interfaces import IResolver, IStore, ResolverError, StoreError
+from qpsmtpd.services.interfaces import (
+    IConfiguration,
+    IResolver,
+    IStore,
+    ResolverError,
+    StoreError,
+)
 from qpsmtpd.session import Session, Transaction
 from qpsmtpd.smtp.address import Address
 from qpsmtpd.smtp.commands import Ehlo, Helo, Mail, Parameters, Rcpt
@@ -62,6 +69,7 @@ __all__ = [
     "IAuthParse",
     "IAuthPlain",
     "IConfig",
+    "IConfiguration",
     "IConnect",
     "IContent",
     "IData",
@@ -133,29 +141,46 @@ class ILogging(Interface):
 
 
 class IConfig(Interface):
-    """A setting is wanted."""
+    """A setting is wanted.
+
+    A component with this hook is started before all others. It is then asked, at the start and
+    at each reload, for every control file of the engine and of the plugins but ``plugins``,
+    ``plugin_dirs``, ``logging`` and ``loglevel``; the others are built with what it says. Its own
+    control files are read from the folders. It runs as the user that the server serves as, and
+    middleware does not stand around it then. A component that asks
+    :class:`~qpsmtpd.services.interfaces.IConfiguration` for another name makes it asked for that.
+
+    One that fails or does not answer stops the start, or keeps the old configuration in use.
+    """
 
     def config(name: str) -> Sequence[str] | Awaitable[Sequence[str] | None] | None:
         """Answer for a control file.
 
         :param name: The file's name, such as ``rcpthosts``.
 
-        :returns: Its lines; ``None`` leaves it to the file.
+        :returns: Its lines; ``None`` leaves it to the file. No lines is an answer: there is no
+            value, whatever the file says.
         """
 
 
 class IUserConfig(Interface):
-    """A setting is wanted on behalf of an address."""
+    """A setting is wanted on behalf of an address.
+
+    Asked each time that a component asks
+    :class:`~qpsmtpd.services.interfaces.IConfiguration` with an address.
+    """
 
     def user_config(
         address: Address, name: str
     ) -> Sequence[str] | Awaitable[Sequence[str] | None] | None:
         """Answer for a control file on behalf of one address.
 
-        :param address: Whose setting it is.
+        :param address: Whose setting it is, as the client gave it: its local part can have any
+            character.
         :param name: The file's name.
 
-        :returns: Its lines; ``None`` leaves it to ``config``, and then to the file.
+        :returns: Its lines, none for no value; ``None`` leaves it to ``config``, and then to the
+            file.
         """
 
 

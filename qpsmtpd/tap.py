@@ -12,7 +12,7 @@ from twisted.python.usage import UsageError
 from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
 from qpsmtpd.configuration.values import ip_network, seconds
 from qpsmtpd.server.options import DEFAULT_ENDPOINT, ServerOptions
-from qpsmtpd.server.service import SMTPService, check
+from qpsmtpd.server.service import SMTPService, check_files
 from qpsmtpd.server.supervisor import Supervisor
 
 __all__ = ["Options", "makeService"]
@@ -103,11 +103,13 @@ class Options(_Options):
 def makeService(options: Options) -> IService:
     """Make the server's service; its configuration is checked here, before anything else.
 
+    Where components have to be asked for settings, that is done when the reactor runs.
+
     :raises SystemExit: If the configuration cannot be used; says why.
     """
     server = options.server()
     try:
-        check(server)
+        check_files(server)
     except (ConfigurationError, ConfigurationErrors) as error:
         raise SystemExit(f"qpsmtpd cannot start:\n{error}") from None
     if server.workers > 1:

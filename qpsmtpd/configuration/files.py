@@ -76,6 +76,8 @@ class ControlFiles:
 
     :param directories: Where files are looked for. For each name on its own,
         the last directory that has a file of that name wins.
+
+    :ivar answered: The names for which a component has answered in place of a file.
     """
 
     def __init__(self, directories: Sequence[str]) -> None:
@@ -84,6 +86,7 @@ class ControlFiles:
         self._lines: Final[dict[str, tuple[Line, ...]]] = {}
         self._contents: Final[dict[str, tuple[Line, ...]]] = {}
         self._databases: Final[dict[str, Container[bytes]]] = {}
+        self.answered: Final[set[str]] = set()
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], base: str) -> "ControlFiles":
@@ -150,6 +153,28 @@ class ControlFiles:
         :raises ConfigurationError: As for `lines`.
         """
         return next(iter(self.lines(name)), None)
+
+    def answer(self, name: str, texts: Sequence[str], who: str) -> None:
+        """Take the lines of a name from somebody else than its file.
+
+        :param texts: Empty for a setting that shall have no value, whatever the file says.
+        :param who: Stands in errors in place of the folder.
+
+        :raises ConfigurationError: They are no texts.
+        """
+        for text in texts:
+            if not isinstance(text, str):
+                raise ConfigurationError(repr(text), "texts, one for each line", file=who)
+        self.answered.add(name)
+        self._lines[name] = tuple(
+            Line(text.strip(), f"{who}: {name}", number)
+            for number, text in enumerate(texts, start=1)
+            if text.strip()
+        )
+
+    def has_read(self, name: str) -> bool:
+        """Whether the lines of a name are known, so that to give them reads nothing."""
+        return name in self._lines
 
     def database(self, name: str) -> Container[bytes]:
         """Open the constant database of a name, ``NAME.cdb``.

@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from twisted.internet.interfaces import IReactorTime
+from zope.interface.interface import InterfaceClass
 
 import qpsmtpd
-from qpsmtpd.chain import Chain
+from qpsmtpd.chain import Chain, Link
 from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors, Notice
-from qpsmtpd.configuration.files import ControlFiles
-from qpsmtpd.configuration.plugins import Services, read_links
+from qpsmtpd.configuration.files import ControlFiles, Line
+from qpsmtpd.configuration.lookup import Lookup
+from qpsmtpd.configuration.plugins import Services, read_first_links, read_links
 from qpsmtpd.configuration.settings import read_settings
 from qpsmtpd.configuration.values import log_level
+from qpsmtpd.interfaces import IConfiguration
 from qpsmtpd.settings import Settings
 
 __all__ = ["Configuration", "control_files", "load"]
@@ -29,6 +32,9 @@ class Configuration:
     :ivar loglevel: What is logged where no component logs.
     :ivar files: Where it was read from.
     :ivar notices: What it says without an effect.
+    :ivar whole: Whether all is there. A configuration with components that know settings begins
+        with an empty chain, until :func:`~qpsmtpd.configuration.asking.complete` asks them.
+    :ivar first: The links of those components, by their lines.
     """
 
     chain: Chain
@@ -36,6 +42,8 @@ class Configuration:
     loglevel: int
     files: ControlFiles
     notices: tuple[Notice, ...] = ()
+    whole: bool = True
+    first: Mapping[Line, Link] = field(default_factory=dict)
 
 
 def control_files(
@@ -75,8 +83,12 @@ def load(
     environ: Mapping[str, str],
     services: Services,
     clock: IReactorTime | None = None,
+    given: Mapping[Line, Link] | None = None,
 ) -> Configuration:
     """Read and check a configuration.
+
+    :param given: The components that were asked for settings, by their lines, started; ``None``
+        where that is still to be done, if there are any.
 
     :raises ConfigurationErrors: With everything that is wrong.
     """
@@ -96,11 +108,25 @@ def load(
             raise ConfigurationError("plugins", f"a file of this name in one of {where}")
     except ConfigurationError as error:
         errors.append(error)
+    links: list[Link] = []
+    notices: list[Notice] = []
+    asked: Mapping[Line, Link] = given or {}
+    lookup = Lookup(files, services)
+
+    def offered(interface: InterfaceClass) -> object:
+        return lookup if interface is IConfiguration else services(interface)
+
     try:
-        links, notices = read_links(files, services)
+        if given is None:
+            asked = read_first_links(files, services)
+        whole = not asked or given is not None
+        if whole:
+            links, notices = read_links(files, offered, asked)
     except ConfigurationErrors as several:
         errors.extend(several)
     if errors:  # several may read the same file, and one word about each is enough
         raise ConfigurationErrors({str(error): error for error in errors}.values())
-    chain = Chain(links, clock=clock, time_limit=settings.limits.component_time)
-    return Configuration(chain, settings, level, files, tuple(notices))
+    limit = settings.limits.component_time
+    chain = Chain(links, clock=clock, time_limit=limit, started=asked.values() if whole else ())
+    lookup.chain = chain
+    return Configuration(chain, settings, level, files, tuple(notices), whole, asked)

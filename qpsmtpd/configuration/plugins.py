@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from zope.interface.interface import InterfaceClass
@@ -23,9 +24,10 @@ from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
 from qpsmtpd.configuration.files import ControlFiles, Line
 from qpsmtpd.configuration.lines import PluginLine
 from qpsmtpd.configuration.values import choice, converter, path, seconds, yes_no
+from qpsmtpd.interfaces import IConfig
 from qpsmtpd.logs import Shift
 
-__all__ = ["COMMON_ARGUMENTS", "Services", "read_links"]
+__all__ = ["COMMON_ARGUMENTS", "Services", "declared_files", "read_first_links", "read_links"]
 
 T = TypeVar("T")
 
@@ -54,12 +56,64 @@ COMMON_ARGUMENTS: Final[Mapping[str, Argument]] = {
 }
 
 
-def read_links(files: ControlFiles, services: Services) -> tuple[list[Link], list[Notice]]:
+def read_first_links(files: ControlFiles, services: Services) -> dict[Line, Link]:
+    """Build the components that know settings: those with the hook ``config``.
+
+    What is wrong with other lines is left to :func:`read_links`.
+
+    :returns: The links by their lines.
+
+    :raises ConfigurationErrors: With all that is wrong with their lines.
+    """
+    errors: list[ConfigurationError] = []
+    links: dict[Line, Link] = {}
+    for line, plugin, maker in _makers(files):
+        if IConfig.implementedBy(maker.component):
+            try:
+                links[line] = _link(maker, plugin, line, files, services, [])
+            except ConfigurationError as error:
+                errors.append(error)
+            except ConfigurationErrors as several:
+                errors.extend(several)
+    if errors:
+        raise ConfigurationErrors(errors)
+    return links
+
+
+def declared_files(files: ControlFiles) -> list[str]:
+    """The names of the control files that the plugins of a configuration read."""
+    return [each.name for _, _, maker in _makers(files) for each in maker.control_files()]
+
+
+def _makers(files: ControlFiles) -> Iterator[tuple[Line, PluginLine, PluginMaker]]:
+    """The plugins that the files ``logging`` and ``plugins`` name, as far as they can be found."""
+    for line in _plugin_lines(files):
+        try:
+            plugin = PluginLine.parse(line)
+            yield line, plugin, discovery.find(plugin.name)
+        except (ConfigurationError, discovery.DiscoveryError):
+            continue
+
+
+def _plugin_lines(files: ControlFiles) -> list[Line]:
+    try:
+        folders = [line.value(path) for line in files.lines("plugin_dirs")]
+        discovery.add_folders(folders)
+        return [*files.lines("logging"), *files.lines("plugins")]
+    except ConfigurationError as error:
+        raise ConfigurationErrors([error]) from error
+
+
+def read_links(
+    files: ControlFiles, services: Services, given: Mapping[Line, Link] = MappingProxyType({})
+) -> tuple[list[Link], list[Notice]]:
     """Build the components that the ``plugins`` file names, and the ``logging`` file before it.
 
     A plugin of the Perl qpsmtpd that is not there does not keep the server from starting. Who
     may relay, authenticate or queue fails closed without it; what a filter would have refused is
     let through, as if the line were not there. So each is named.
+
+    :param given: Links that are there already, by their lines.
 
     :returns: The links, and what has no effect.
 
@@ -68,13 +122,10 @@ def read_links(files: ControlFiles, services: Services) -> tuple[list[Link], lis
     errors: list[ConfigurationError] = []
     links: list[Link] = []
     notices: list[Notice] = []
-    try:
-        folders = [line.value(path) for line in files.lines("plugin_dirs")]
-        discovery.add_folders(folders)
-        lines = [*files.lines("logging"), *files.lines("plugins")]
-    except ConfigurationError as error:
-        raise ConfigurationErrors([error]) from error
-    for line in lines:
+    for line in _plugin_lines(files):
+        if line in given:
+            links.append(given[line])
+            continue
         try:
             plugin = PluginLine.parse(line)
             try:

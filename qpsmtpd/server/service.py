@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from qpsmtpd.chain import Chain
+from qpsmtpd.configuration.asking import complete
 from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
 from qpsmtpd.configuration.load import Configuration, control_files, load
 from qpsmtpd.interfaces import IResolver
@@ -33,13 +34,15 @@ from qpsmtpd.services.registry import ServiceRegistry
 from qpsmtpd.settings import Settings
 from qpsmtpd.spool import remove_stale
 
-__all__ = ["SMTPService", "check", "prepare"]
+__all__ = ["SMTPService", "check", "check_files", "finish", "prepare"]
 
 log: Final = Logger()
 
 
 def check(options: ServerOptions) -> Configuration:
-    """Read the configuration without using it.
+    """Read the whole configuration without using it.
+
+    Where components have to be asked for settings, this runs the reactor, to its end.
 
     :returns: That of the first endpoint.
 
@@ -48,10 +51,49 @@ def check(options: ServerOptions) -> Configuration:
     """
     from twisted.internet import reactor
 
+    found = check_files(options)
+    if not _is_whole(found):
+        outcome: list[dict[str, Configuration] | Failure] = []
+
+        def begin() -> None:
+            asking = Deferred.fromCoroutine(_check_whole(options, reactor, found))
+            asking.addBoth(outcome.append).addBoth(lambda _: reactor.stop())
+
+        reactor.callWhenRunning(begin)
+        reactor.run()
+        [result] = outcome
+        if isinstance(result, Failure):
+            result.raiseException()
+        assert isinstance(result, dict)
+        found = result
+    return next(iter(found.values()))
+
+
+async def _check_whole(
+    options: ServerOptions, reactor: Any, found: dict[str, Configuration]
+) -> dict[str, Configuration]:
+    registry = ServiceRegistry(reactor, options.state)
+    whole = await _complete(found, registry, reactor)
+    for each in whole.values():
+        await each.chain.stop()
+    await registry.close()
+    return whole
+
+
+def check_files(options: ServerOptions) -> dict[str, Configuration]:
+    """Read the configuration without using it, as far as no component has to be asked.
+
+    :returns: One for each policy.
+
+    :raises ConfigurationError: As :func:`check`.
+    :raises ConfigurationErrors: As :func:`check`.
+    """
+    from twisted.internet import reactor
+
     for endpoint in options.endpoints:
         sockets.endpoint(reactor, endpoint)
     check_user(options.user)
-    return next(iter(_load(options, ServiceRegistry(reactor, options.state), None).values()))
+    return _load(options, ServiceRegistry(reactor, options.state), None)
 
 
 def prepare(
@@ -59,12 +101,61 @@ def prepare(
 ) -> dict[str, Configuration]:
     """Read the configuration, and make the folders that it needs, while we may.
 
-    :returns: One for each policy.
+    :returns: One for each policy; :func:`finish` makes them whole.
 
     :raises ConfigurationError: As :func:`check`.
     :raises ConfigurationErrors: As :func:`check`.
     """
     found = _load(options, registry, clock)
+    _make_folders(found, options, registry)
+    return found
+
+
+async def finish(
+    found: dict[str, Configuration],
+    options: ServerOptions,
+    registry: ServiceRegistry,
+    clock: IReactorTime,
+) -> dict[str, Configuration]:
+    """Make what :func:`prepare` gave whole, now that the reactor runs.
+
+    :raises ConfigurationError: As :func:`~qpsmtpd.configuration.asking.complete`, or if there is
+        a folder that cannot be made.
+    :raises ConfigurationErrors: As :func:`~qpsmtpd.configuration.asking.complete`.
+    """
+    if _is_whole(found):
+        return found
+    whole = await _complete(found, registry, clock)
+    try:
+        _make_folders(whole, options, registry)
+    except ConfigurationError:
+        for each in whole.values():
+            await each.chain.stop()
+        raise
+    return whole
+
+
+async def _complete(
+    found: dict[str, Configuration], registry: ServiceRegistry, clock: IReactorTime
+) -> dict[str, Configuration]:
+    whole: dict[str, Configuration] = {}
+    try:
+        for policy, each in found.items():
+            whole[policy] = await complete(each, os.environ, registry, clock)
+    except BaseException:
+        for each in whole.values():
+            await each.chain.stop()
+        raise
+    return whole
+
+
+def _is_whole(found: dict[str, Configuration]) -> bool:
+    return all(each.whole for each in found.values())
+
+
+def _make_folders(
+    found: dict[str, Configuration], options: ServerOptions, registry: ServiceRegistry
+) -> None:
     spools = [each.settings.spool_dir for each in found.values()]
     for folder in [*registry.folders(), *(spool for spool in spools if spool is not None)]:
         try:
@@ -73,7 +164,6 @@ def prepare(
             raise ConfigurationError(
                 folder, f"a folder that can be made: {error.strerror}"
             ) from error
-    return found
 
 
 def _load(
@@ -126,6 +216,7 @@ class SMTPService(Service):
         self._on_hangup_before: Any = None
         self._reloading = DeferredLock()
         self._changing: Deferred[None] | None = None
+        self._prepared: dict[str, Configuration] = {}
 
     @property
     def _reactor(self) -> Any:
@@ -167,12 +258,13 @@ class SMTPService(Service):
         """Open the sockets, while we may. Nobody is spoken to before the start."""
         reactor = self._reactor
         self._registry = ServiceRegistry(reactor, self.options.state)
-        configurations = self._prepare()
+        configurations = self._prepared = self._prepare()
         self._log_by(configurations)
         settings = self._settings(configurations)
+        whole = _is_whole(configurations)  # otherwise a chain comes when the reactor runs
         self.factories = {
             policy: SMTPFactory(
-                configuration.chain,
+                configuration.chain if whole else Chain(()),
                 settings[policy],
                 reactor,
                 proxy_from=_networks(self.options),
@@ -219,15 +311,19 @@ class SMTPService(Service):
 
     async def _start(self) -> None:
         factories = list(self.factories.values())
+        prepared, self._prepared = self._prepared, {}
+        await self._reloading.acquire()
+        try:
+            if _is_whole(prepared):
+                for factory in factories:
+                    await self._change(factory.start())
+            else:
+                await self._change(self._use(prepared))
+        finally:
+            self._reloading.release()
         for spool in {factory.generation.settings.spool_dir for factory in factories}:
             if spool is not None:
                 remove_stale(spool)
-        await self._reloading.acquire()
-        try:
-            for factory in factories:
-                await self._change(factory.start())
-        finally:
-            self._reloading.release()
         calm_collector()
         for port in self._ports:
             port.startReading()
@@ -238,7 +334,11 @@ class SMTPService(Service):
 
     def _stop_if_failed(self) -> None:
         if self.failure is not None and self.running:
-            log.failure("qpsmtpd cannot start", self.failure)
+            if self.failure.check(ConfigurationError, ConfigurationErrors):
+                for line in self.failure.getErrorMessage().splitlines():
+                    log.critical("qpsmtpd cannot start: {line}", line=line)
+            else:
+                log.failure("qpsmtpd cannot start", self.failure)
             self._reactor.callWhenRunning(self._reactor.stop)
 
     def _on_hangup(self, number: int, frame: Any) -> None:
@@ -256,11 +356,7 @@ class SMTPService(Service):
         try:
             if not self.running or not self.factories:
                 return False
-            configurations = self._prepare()
-            settings = self._settings(configurations)
-            await self._change(_start_all([each.chain for each in configurations.values()]))
-            for policy, configuration in configurations.items():
-                self.factories[policy].use(configuration.chain, settings[policy])
+            await self._change(self._use(self._prepare()))
         except CancelledError:
             return False  # the service stops
         except (ConfigurationError, ConfigurationErrors) as error:
@@ -272,9 +368,18 @@ class SMTPService(Service):
             return False
         finally:
             self._reloading.release()
-        self._log_by(configurations)
         log.warn("The configuration was read again")
         return True
+
+    async def _use(self, prepared: dict[str, Configuration]) -> None:
+        """Make configurations whole, and let new sessions run on them."""
+        assert self._registry is not None
+        found = await finish(prepared, self.options, self._registry, self._reactor)
+        settings = self._settings(found)
+        await _start_all([each.chain for each in found.values()])
+        for policy, configuration in found.items():
+            self.factories[policy].use(configuration.chain, settings[policy])
+        self._log_by(found)
 
     def _change(self, work: Coroutine[Any, Any, None]) -> Deferred[None]:
         """Let components start, until the service stops."""
@@ -315,6 +420,7 @@ class SMTPService(Service):
         for name in ("failure", "_given_reactor", "_registry", "_logs", "_changing"):
             state[name] = None
         state["factories"] = {}
+        state["_prepared"] = {}
         state["_ports"] = []
         return state
 
@@ -333,13 +439,11 @@ def _networks(options: ServerOptions) -> ProxyFrom:
 
 async def _start_all(chains: list[Chain]) -> None:
     """Start all chains, or none."""
-    started: list[Chain] = []
     try:
         for chain in chains:
             await start_chain(chain)
-            started.append(chain)
     except BaseException:
-        for chain in started:
+        for chain in chains:  # some components were started before, to be asked
             await chain.stop()
         raise
 

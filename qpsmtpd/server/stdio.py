@@ -12,7 +12,7 @@ import re
 import signal
 import socket
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from threading import Thread
 from types import MappingProxyType
 from typing import Any, Final
@@ -28,7 +28,7 @@ from qpsmtpd.networks import unmapped
 from qpsmtpd.server.factory import SMTPFactory
 from qpsmtpd.server.options import ServerOptions
 from qpsmtpd.server.protocol import SMTPProtocol
-from qpsmtpd.server.service import prepare, tell
+from qpsmtpd.server.service import finish, prepare, tell
 from qpsmtpd.services.logs import LogService, begin_plainly
 from qpsmtpd.services.registry import ServiceRegistry
 from qpsmtpd.session import Session, TLSState
@@ -112,9 +112,9 @@ def main(directories: Sequence[str], state: str, grace: float) -> int:
     begin_plainly()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is read again is for the next process
     registry = ServiceRegistry(reactor, state)
+    options = ServerOptions(tuple(directories), state=state)
     try:
-        options = ServerOptions(tuple(directories), state=state)
-        [found] = prepare(options, registry, reactor).values()
+        prepared = prepare(options, registry, reactor)
     except (ConfigurationError, ConfigurationErrors) as error:
         for line in str(error).splitlines():
             _complain(line)
@@ -122,6 +122,7 @@ def main(directories: Sequence[str], state: str, grace: float) -> int:
         connection.close()
         _join(pump)
         return 1
+    [found] = prepared.values()
     logs = LogService.of(found.chain, found.loglevel)
     logs.start()
     tell([found])
@@ -133,7 +134,20 @@ def main(directories: Sequence[str], state: str, grace: float) -> int:
         reactor,
         resolver=None if told else registry(IResolver),
     )
-    served = _Served(factory, registry, connection, grace)
+
+    async def start() -> None:
+        nonlocal logs
+        if found.whole:
+            await factory.start()
+            return
+        [whole] = (await finish(prepared, options, registry, reactor)).values()
+        await factory.replace(whole.chain, whole.settings)
+        logs.stop()
+        logs = LogService.of(whole.chain, whole.loglevel)
+        logs.start()
+        tell([whole])
+
+    served = _Served(factory, start, registry, connection, grace)
     reactor.callWhenRunning(served.begin, reactor)
     reactor.addSystemEventTrigger("before", "shutdown", served.end)
     reactor.run()
@@ -151,12 +165,14 @@ class _Served:
     def __init__(
         self,
         factory: _OneSession,
+        start: Callable[[], Awaitable[None]],
         registry: ServiceRegistry,
         connection: socket.socket,
         grace: float,
     ) -> None:
         self.failure: Failure | None = None
         self._factory = factory
+        self._start = start
         self._registry = registry
         self._connection = connection
         self._grace = grace
@@ -170,7 +186,7 @@ class _Served:
 
     async def _serve(self, reactor: Any) -> None:
         factory = self._factory
-        await factory.start()
+        await self._start()
         self._started = True
         connection = self._connection
         connection.setblocking(False)

@@ -1,5 +1,5 @@
 # ruff: noqa: N805 -- interface methods take no self
-"""The services that components ask the world through: DNS and shared state.
+"""The services that components ask the world through: DNS, shared state and settings.
 
 :mod:`qpsmtpd.interfaces` hands these on; a component imports them from there.
 """
@@ -9,7 +9,9 @@ from typing import Any
 
 from zope.interface import Interface
 
-__all__ = ["IResolver", "IStore", "ResolverError", "StoreError"]
+from qpsmtpd.smtp.address import Address
+
+__all__ = ["IConfiguration", "IResolver", "IStore", "ResolverError", "StoreError"]
 
 
 class ResolverError(Exception):
@@ -128,3 +130,28 @@ class IStore(Interface):
 
         Two components given different names cannot meet.
         """
+
+
+class IConfiguration(Interface):
+    """Settings that a component wants to know while it works, for an address above all.
+
+    What is the same for everybody is declared with ``control_file`` instead: that is read and
+    checked before the server starts.
+
+    Asked are the hook ``user_config``, with an address only, then the hook ``config``, then the
+    control files, then the built-in default. The first that has an answer is heard, and its
+    answer may be that there is no value.
+
+    A component that fails at one of the hooks is logged by its name, and the error reaches
+    whoever asks; so does a ``ConfigurationError`` for a file that cannot be read.
+    """
+
+    def lines(name: str, address: Address | None = None) -> Coroutine[Any, Any, tuple[str, ...]]:
+        """Return the lines of a setting; none where it has no value.
+
+        :param name: A control file's name. Not from a client: each is remembered.
+        :param address: On whose behalf.
+        """
+
+    def first(name: str, address: Address | None = None) -> Coroutine[Any, Any, str | None]:
+        """Return the first line of a setting, for one that is a single value."""

@@ -14,12 +14,13 @@ from qpsmtpd.testing.cases import (
     QueuedMessage,
 )
 from qpsmtpd.testing.client import Conversation, ParsedReply
-from qpsmtpd.testing.fakes import FakeResolver, FakeStore
+from qpsmtpd.testing.fakes import FakeConfiguration, FakeResolver, FakeStore
 
 __all__ = [
     "AcceptRecipients",
     "ComponentTestCase",
     "Conversation",
+    "FakeConfiguration",
     "FakeResolver",
     "FakeStore",
     "MemoryQueue",

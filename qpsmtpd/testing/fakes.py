@@ -14,11 +14,19 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from qpsmtpd.chain import ComponentError
+from qpsmtpd.configuration.lookup import DEFAULTS
 from qpsmtpd.services.dns import wire_name
-from qpsmtpd.services.interfaces import IResolver, ResolverError, StoreError
+from qpsmtpd.services.interfaces import (
+    IConfiguration,
+    IResolver,
+    ResolverError,
+    StoreError,
+)
 from qpsmtpd.services.store import MemoryStore, Table
+from qpsmtpd.smtp.address import Address
 
-__all__ = ["FakeResolver", "FakeStore"]
+__all__ = ["FakeConfiguration", "FakeResolver", "FakeStore"]
 
 _T = TypeVar("_T")
 
@@ -122,6 +130,60 @@ class FakeStore(MemoryStore):
         if self.silent:
             await Deferred[None]()
         return await super().operate(operation, writes)
+
+
+@implementer(IConfiguration)
+class FakeConfiguration:
+    """Settings of everybody and of users.
+
+    ::
+
+        FakeConfiguration(
+            {"databytes": ["10000"]},
+            users={"user@example.org": {"databytes": ["500"]}},
+            fails={"broken"},
+            silent={"slow"},
+        )
+
+    :ivar questions: What was asked, in order: pairs of name and address.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Sequence[str]] = {},
+        *,
+        users: Mapping[str, Mapping[str, Sequence[str]]] = {},
+        fails: Collection[str] = (),
+        silent: Collection[str] = (),
+    ) -> None:
+        """Take the world; what it maps may be changed later.
+
+        :param users: Settings by mailbox; an empty one is no value.
+        :param fails: Names of settings for which a component fails.
+        :param silent: Names of settings that are never answered.
+        """
+        self.questions: list[tuple[str, Address | None]] = []
+        self.fails = fails
+        self.silent = silent
+        self._settings = settings
+        self._users = users
+
+    async def first(self, name: str, address: Address | None = None) -> str | None:
+        return next(iter(await self.lines(name, address)), None)
+
+    async def lines(self, name: str, address: Address | None = None) -> tuple[str, ...]:
+        self.questions.append((name, address))
+        if name in self.fails:
+            raise ComponentError(f"a component failed for {name}")
+        if name in self.silent:
+            await Deferred[None]()
+        if address is not None:
+            for mailbox, settings in self._users.items():
+                if Address.parse(mailbox) == address and name in settings:
+                    return tuple(settings[name])
+        if name in self._settings:
+            return tuple(self._settings[name])
+        return (DEFAULTS[name](),) if name in DEFAULTS else ()
 
 
 def _name(name: str) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet import task
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
+from qpsmtpd.chain import ComponentError
+from qpsmtpd.interfaces import IConfiguration
 from qpsmtpd.services.interfaces import StoreError
-from qpsmtpd.testing.fakes import FakeResolver, FakeStore
+from qpsmtpd.smtp.address import Address
+from qpsmtpd.testing.fakes import FakeConfiguration, FakeResolver, FakeStore
 from tests.services import contracts
 
 
@@ -57,3 +63,38 @@ class FakeStoreTests(SynchronousTestCase):
         self.assertNoResult(asked)
         asked.cancel()
         self.failureResultOf(asked, CancelledError)
+
+
+class FakeConfigurationTests(SynchronousTestCase):
+    def ask(self, configuration: FakeConfiguration, *question: Any) -> Any:
+        return self.successResultOf(Deferred.fromCoroutine(configuration.lines(*question)))
+
+    def test_interface(self) -> None:
+        """It is the service that components declare."""
+        verifyObject(IConfiguration, FakeConfiguration())
+
+    def test_precedence(self) -> None:
+        """Users come before everybody, and everybody before the default."""
+        joe, ann = Address("joe", "example.org"), Address("ann", "example.org")
+        found = FakeConfiguration(
+            {"timeout": ["7"]}, users={"joe@example.org": {"timeout": ["5"], "me": []}}
+        )
+        self.assertEqual(self.ask(found, "timeout", joe), ("5",))
+        self.assertEqual(self.ask(found, "timeout", ann), ("7",))
+        self.assertEqual(self.ask(found, "timeout"), ("7",))
+        self.assertEqual(self.ask(found, "me", joe), ())
+        self.assertEqual(self.ask(FakeConfiguration(), "timeout"), ("1200",))
+        self.assertEqual(self.ask(found, "other", joe), ())
+        first = self.successResultOf(Deferred.fromCoroutine(found.first("timeout", joe)))
+        self.assertEqual(first, "5")
+        self.assertEqual(found.questions[:2], [("timeout", joe), ("timeout", ann)])
+
+    def test_trouble(self) -> None:
+        """It can fail and stay silent."""
+        found = FakeConfiguration(fails={"broken"}, silent={"slow"})
+        failing = Deferred.fromCoroutine(found.lines("broken"))
+        self.failureResultOf(failing, ComponentError)
+        waiting = Deferred.fromCoroutine(found.lines("slow"))
+        self.assertNoResult(waiting)
+        waiting.cancel()
+        self.failureResultOf(waiting)
