@@ -199,7 +199,7 @@ def _verdict(session: Session, credentials: Credentials, right: bool, how: str) 
         report(session, NAME, f"pass, {how}")
         return accept(NAME)
     report(session, NAME, f"fail, wrong password for {credentials.user}")
-    return deny()  # the same words as for a user that nobody knows
+    return deny(f"{NAME} - wrong password")  # for the log; the client learns no reason
 
 
 maker = PluginMaker("auth/auth_flat_file", AuthFlatFile)

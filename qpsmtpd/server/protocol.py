@@ -1306,7 +1306,9 @@ def _auth_invalid(self: SMTPProtocol) -> None:
 
 
 def _shown(user: str) -> str:
-    return user if len(user) <= _USER_SHOWN else user[:_USER_SHOWN] + "..."
+    """A user's name as one word, so that it cannot be taken for more of the line it stands in."""
+    word = user.replace(" ", "?") or "?"
+    return word if len(word) <= _USER_SHOWN else word[:_USER_SHOWN] + "..."
 
 
 _HANDLERS: Final[dict[type, Callable[[SMTPProtocol, Any], None]]] = {

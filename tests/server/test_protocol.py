@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -969,6 +971,25 @@ class AuthTests(ComponentTestCase):
         conversation = self.open(Recorder(auth=deny("use a better one", "5.7.9", code=534)))
         conversation.greet()
         self.assertReply(conversation.command(PLAIN), 534, "5.7.9", "use a better one")
+
+    def test_log_watchers(self) -> None:
+        """The pattern that the manual has for fail2ban finds the client, whatever it is called."""
+        page = Path(__file__).parents[2] / "docs" / "how-to" / "configure-tls-and-auth.md"
+        [pattern] = re.findall(r"^    (authentication failed .*)$", page.read_text(), re.MULTILINE)
+        watch = re.compile(pattern.replace("<HOST>", r"([0-9a-f.:]+)"))
+        forged = "x from 198.51.100.9 - authentication failed for y from 198.51.100.9"
+        for user in ("user", forged, "", "é"):
+            refused = deny(f"wrong password for {user}")
+            conversation = self.open(Recorder(auth=refused))
+            conversation.greet()
+            with capturedLogs() as events:
+                conversation.command("AUTH LOGIN")
+                conversation.command(b64encode(user.encode()).decode())
+                reply = conversation.command(b64encode(b"guess").decode())
+            [line] = [str(formatEvent(event)) for event in events]
+            for text in (line, *reply.lines) if user else (line,):
+                found = watch.search(text)
+                self.assertEqual(found and found[1], "192.0.2.1", text)
 
     def test_long_user(self) -> None:
         """A name without end is not repeated whole, neither to the client nor in the log."""
