@@ -65,7 +65,7 @@ class ClearTests(ComponentTestCase):
             verdict = self.ask(
                 self.plugin, "auth_plain", self.session(), plain("bad@example.com", password)
             )
-            self.assertDenied(verdict, "")
+            self.assertDenied(verdict, "auth_flat_file - wrong password")
 
     def test_nobody(self) -> None:
         """A user who is not in the file is left to the next plugin, with any mechanism."""
@@ -95,7 +95,10 @@ class ClearTests(ComponentTestCase):
         right = cram("good@example.com", "good_pass")
         wrong = cram("good@example.com", "bad_pass")
         self.assertAccepted(self.ask(self.plugin, "auth_cram_md5", session, right))
-        self.assertDenied(self.ask(self.plugin, "auth_cram_md5", session, wrong), "")
+        self.assertDenied(
+            self.ask(self.plugin, "auth_cram_md5", session, wrong),
+            "auth_flat_file - wrong password",
+        )
 
     def test_offered(self) -> None:
         """All three mechanisms are offered, and the client may relay when it is right."""
@@ -161,7 +164,10 @@ class HashTests(ComponentTestCase):
     async def test_wrong(self) -> None:
         """Any other password is wrong, the hash itself among them."""
         for password in ("correct", SHA512, ""):
-            self.assertDenied(await self.verdict(plain("anna@example.org", password)), "")
+            self.assertDenied(
+                await self.verdict(plain("anna@example.org", password)),
+                "auth_flat_file - wrong password",
+            )
 
     async def test_mixed(self) -> None:
         """Passwords in clear are compared beside hashes."""
