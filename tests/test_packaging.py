@@ -27,6 +27,7 @@ SOURCES = (
     "pyproject.toml",
     "README.md",
     "LICENSE",
+    "docs/qpsmtpd.8",
 )
 
 PIP = ["-m", "pip", "--disable-pip-version-check", "--no-input"]
@@ -44,6 +45,7 @@ def built() -> Path:
             ignored = shutil.ignore_patterns("__pycache__", "dropin.cache")
             shutil.copytree(CHECKOUT / name, source / name, symlinks=True, ignore=ignored)
         else:
+            (source / name).parent.mkdir(exist_ok=True)
             shutil.copy(CHECKOUT / name, source / name)
     wheel = ["wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", "wheel"]
     run([sys.executable, *PIP, *wheel, "./source"], folder)
@@ -81,8 +83,24 @@ class PackagingTests(SynchronousTestCase):
         self.assertNotIn("twisted/plugins/__init__.py", names)
         tops = {name.split("/")[0] for name in names}
         self.assertEqual(
-            {top for top in tops if not top.endswith(".dist-info")}, {"qpsmtpd", "twisted"}
+            {top for top in tops if not top.endswith((".dist-info", ".data"))},
+            {"qpsmtpd", "twisted"},
         )
+
+    def test_manual(self) -> None:
+        """The manual page is installed where ``man`` looks for it."""
+        page = self.folder / "target" / "share" / "man" / "man8" / "qpsmtpd.8"
+        self.assertEqual(page.read_text(), (CHECKOUT / "docs" / "qpsmtpd.8").read_text())
+
+    def test_commands(self) -> None:
+        """The installed commands are there, with the names of the Perl programs, and run."""
+        for name, said in (
+            ("qpsmtpd", "hash-password"),
+            ("qpsmtpd-forkserver", "--limit-connections"),
+            ("qpsmtpd-prefork", "--idle-children"),
+        ):
+            script = self.folder / "target" / "bin" / name
+            self.assertIn(said, self.python(str(script), "--help"))
 
     def test_every_module(self) -> None:
         """Every module of the checkout is in the wheel."""
