@@ -40,6 +40,7 @@ from zope.interface import implementer
 
 from qpsmtpd.chain import Chain, Link
 from qpsmtpd.component import component, state
+from qpsmtpd.deadlines import Deadlines
 from qpsmtpd.interfaces import HOOKS, IQueue, IRcpt
 from qpsmtpd.message import Message
 from qpsmtpd.scope import Scope, Work
@@ -555,16 +556,18 @@ class _Clock(Clock):
             frame = frame.f_back
         code = frame.f_code
         origin = f"set by {code.co_qualname} in {code.co_filename}:{frame.f_lineno}"
-        asking = frame.f_back
-        if frame.f_globals["__name__"] == "qpsmtpd.chain" and asking and "link" in asking.f_locals:
-            # The time limit of a component that did not end when it was cancelled.
-            link, hook = asking.f_locals["link"], asking.f_locals["hook"]
-            origin = f"for {link.name}, which goes on at {hook.name} though its client went"
         self._origins[call] = origin
         return call
 
     def origin(self, call: IDelayedCall) -> str:
         """Where a timer was set."""
+        deadlines = getattr(call.func, "__self__", None)  # type: ignore[attr-defined]
+        if isinstance(deadlines, Deadlines):
+            # The time limits of components that did not end when they were cancelled.
+            return ", ".join(
+                f"for {wait.link.name}, which goes on at {wait.hook.name} though its client went"
+                for wait in (expire.__self__ for expire in deadlines)  # type: ignore[attr-defined]
+            )
         return self._origins[call]
 
 

@@ -1,0 +1,77 @@
+# -*- test-case-name: tests.test_deadlines -*-
+"""Many time limits of one length, watched with one timer.
+
+A timer of the reactor's own for each question that waits costs a fifth of what waiting costs
+(``python -m benchmarks waiting``). Limits of one length run out in the order in which they began,
+so only the first needs a timer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+__all__ = ["Deadlines"]
+
+#: What is called when a limit has run out. It stands for its limit, so each is equal to no other.
+Expire: TypeAlias = Callable[[], None]
+
+
+class Deadlines:
+    """Calls what was added when its time is over, unless it was taken out before.
+
+    No timer is left behind when nothing waits.
+    """
+
+    __slots__ = ("_clock", "_ends", "_seconds", "_timer")
+
+    def __init__(self, clock: IReactorTime, seconds: float) -> None:
+        """Make limits of a length.
+
+        :param clock: The reactor, or a ``task.Clock`` in tests.
+        :param seconds: The length.
+        """
+        self._clock = clock
+        self._seconds = seconds
+        #: The first to run out stands first. What is done in time leaves at once, wherever it is.
+        self._ends: dict[Expire, float] = {}
+        self._timer: IDelayedCall | None = None
+
+    def __iter__(self) -> Iterator[Expire]:
+        """Go through what was added and is not over."""
+        return iter(self._ends)
+
+    def add(self, expire: Expire) -> None:
+        """Begin a limit.
+
+        :param expire: Is called when it has run out. It raises nothing.
+        """
+        self._ends[expire] = self._clock.seconds() + self._seconds
+        if self._timer is None:
+            self._timer = self._clock.callLater(self._seconds, self._ring, self._ends[expire])
+
+    def discard(self, expire: Expire) -> None:
+        """End a limit in time; one that is over already changes nothing."""
+        self._ends.pop(expire, None)
+        if not self._ends and self._timer is not None:
+            timer, self._timer = self._timer, None
+            timer.cancel()
+
+    def _ring(self, end: float) -> None:
+        """The limit that ended then, if it is still there, and all before it are over."""
+        self._timer = None
+        # What the clock says may be a little less than what was asked for.
+        now = max(self._clock.seconds(), end)
+        due = []
+        for expire, ends in self._ends.items():
+            if ends > now:
+                break
+            due.append(expire)
+        for expire in due:
+            if self._ends.pop(expire, None) is not None:  # another one's end may have ended it
+                expire()
+        if self._ends and self._timer is None:
+            end = next(iter(self._ends.values()))
+            self._timer = self._clock.callLater(max(end - now, 0), self._ring, end)
