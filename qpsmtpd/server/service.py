@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from qpsmtpd import logs
 from qpsmtpd.chain import Chain
 from qpsmtpd.configuration.asking import complete
 from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
@@ -290,6 +291,10 @@ class SMTPService(Service):
         first = next(iter(configurations.values()))
         self._logs = LogService.of(first.chain, first.loglevel)
         self._logs.start()
+        if logs.wanted(6):
+            for configuration in configurations.values():
+                for link in configuration.chain.links:
+                    log.info("Loaded {name}", name=link.name)
         tell(configurations.values())
 
     def startService(self) -> None:
@@ -301,6 +306,8 @@ class SMTPService(Service):
         if not self.factories:
             self.privilegedStartService()
         drop_privileges(self.options.user)
+        if self.options.user is not None and logs.wanted(6):
+            log.info("Running as user {user}", user=self.options.user)
         self._on_hangup_before = signal.signal(signal.SIGHUP, self._on_hangup)
         starting = Deferred.fromCoroutine(self._start())
         starting.addErrback(self._failed)

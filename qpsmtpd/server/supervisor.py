@@ -21,6 +21,7 @@ from qpsmtpd.server.pidfile import remove_pid, write_pid
 from qpsmtpd.server.privileges import drop_privileges
 from qpsmtpd.server.service import prepare
 from qpsmtpd.server.workers import FIRST_DESCRIPTOR, command_line
+from qpsmtpd.services.logs import LogService, PlainLog
 from qpsmtpd.services.registry import ServiceRegistry
 
 __all__ = ["Supervisor"]
@@ -53,6 +54,7 @@ class Supervisor(Service):
         self._calls: list[Any] = []
         self._stopped: Deferred[None] | None = None
         self._on_hangup_before: Any = None
+        self._logs: LogService | None = None
 
     @property
     def _reactor(self) -> Any:
@@ -62,7 +64,10 @@ class Supervisor(Service):
 
     def privilegedStartService(self) -> None:
         """Bind the sockets, while we may. The workers accept on them."""
-        prepare(self.options, ServiceRegistry(self._reactor, self.options.state), None)
+        found = prepare(self.options, ServiceRegistry(self._reactor, self.options.state), None)
+        if PlainLog.begun:  # or all that we say would be in Twisted's own log
+            self._logs = LogService(None, next(iter(found.values())).loglevel)
+            self._logs.start()
         for endpoint in self.options.endpoints:
             port: Any = sockets.listen(self._reactor, endpoint, _Nobody())
             port.stopReading()
@@ -82,7 +87,9 @@ class Supervisor(Service):
 
     def _spawn(self) -> None:
         worker = _Worker(self)
-        descriptors: dict[int, Any] = {0: "w", 1: "r", 2: "r"}
+        # Where the log is plain, workers write theirs themselves; otherwise it is ours.
+        said: dict[int, Any] = {1: 2, 2: 2} if PlainLog.begun else {1: "r", 2: "r"}
+        descriptors: dict[int, Any] = {0: "w", **said}
         for number, port in enumerate(self._ports):
             descriptors[FIRST_DESCRIPTOR + number] = port.fileno()
         arguments = [sys.executable, "-m", "qpsmtpd", "worker", command_line(self.options)]
@@ -141,6 +148,7 @@ class Supervisor(Service):
             signal.signal(signal.SIGHUP, self._on_hangup_before)
             self._on_hangup_before = None
         if not self.workers:
+            self._end_log()
             return None
         for worker in self.workers:
             worker.signal("TERM")
@@ -149,8 +157,14 @@ class Supervisor(Service):
         def stopped(result: None) -> None:
             if kill.active():
                 kill.cancel()
+            self._end_log()
 
         return self._stopped.addCallback(stopped)
+
+    def _end_log(self) -> None:
+        if self._logs is not None:
+            self._logs.stop()
+            self._logs = None
 
     def _kill(self) -> None:
         for worker in self.workers:
@@ -161,6 +175,7 @@ class Supervisor(Service):
         state["workers"] = []
         state["_ports"] = []
         state["_calls"] = []
+        state["_logs"] = None
         return state
 
 

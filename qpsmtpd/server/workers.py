@@ -16,10 +16,10 @@ from typing import Any
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.protocol import Protocol
 from twisted.internet.stdio import StandardIO
-from twisted.logger import globalLogBeginner
 from twisted.python.failure import Failure
 
 from qpsmtpd.server.options import ServerOptions
+from qpsmtpd.services.logs import begin_plainly
 
 __all__ = ["FIRST_DESCRIPTOR", "command_line", "main", "read_command_line"]
 
@@ -53,8 +53,7 @@ def main(argument: str) -> int:
     reactor: Any = global_reactor
     # Ctrl-C reaches us as well as the supervisor, who then tells us to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The service writes the log; Twisted need not keep events for somebody else to come.
-    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
+    begin_plainly()
     options = read_command_line(argument)
     descriptors = range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + len(options.endpoints))
     service = SMTPService(
