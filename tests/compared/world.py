@@ -33,7 +33,7 @@ from tests.server.certificates import write_certificate
 from tests.server.processes import LIMIT, TWISTD
 from tests.services.binaries import find
 
-__all__ = ["PORTS", "main"]
+__all__ = ["PORTS", "main", "names", "server"]
 
 PORTS: Final = {"perl": 2525, "ours": 2526}
 
@@ -207,9 +207,9 @@ def main(folder: Path) -> None:
         said[session.name][server] = Client(PORTS[server], session.address).play(session)
 
     with (
-        _names(),
-        _server("perl", folder),
-        _server("ours", folder),
+        names(),
+        server("perl", folder),
+        server("ours", folder),
         ThreadPoolExecutor(2 * AT_ONCE) as pool,
     ):
         played = [pool.submit(play, server, session) for session in sessions for server in PORTS]
@@ -219,7 +219,7 @@ def main(folder: Path) -> None:
 
 
 @contextmanager
-def _names() -> Iterator[None]:
+def names() -> Iterator[None]:
     """Be the DNS, in which there is no name. The Perl qpsmtpd waits long for one that is silent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 53))
@@ -235,7 +235,7 @@ def _names() -> Iterator[None]:
 
 
 @contextmanager
-def _server(name: str, folder: Path) -> Iterator[None]:
+def server(name: str, folder: Path) -> Iterator[None]:
     """Run a server for as long as it is needed."""
     config = folder / name
     plugins = folder / f"{name}-plugins"

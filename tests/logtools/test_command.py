@@ -4,9 +4,12 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.logtools.logs import PERL, REFUSED, TAKEN
 from tests.server.processes import LIMIT, PYTHON, TWISTD, Server, connect, run, until
+from tests.services.binaries import find
 
 LOG = [*PYTHON, "-m", "qpsmtpd", "log"]
 
@@ -290,6 +294,38 @@ class ServerTests(CommandTestCase):
         self.current.unlink()
         (self.folder / "log" / "file.log").rename(self.current)
         self.check()
+
+
+class PerlTests(CommandTestCase):
+    def test_perl(self) -> None:
+        """The log of a real Perl qpsmtpd, with the stamps of a real multilog."""
+        folder = Path(tempfile.mkdtemp(prefix="qpsmtpd-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        (folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+        script = (
+            '"$1" link set lo up; "$2" --bind resolv.conf /etc/resolv.conf;'
+            ' exec "$3" -m tests.logtools.perl .'
+        )
+        command = [find("unshare"), "--net", "--mount"]
+        if os.geteuid() != 0:
+            command.append("--map-root-user")
+        command += [find("sh"), "-ec", script, "sh", find("ip"), find("mount"), *PYTHON]
+        checkout = str(Path(__file__).parents[2])
+        path = os.pathsep.join([checkout, *filter(None, sys.path)])
+        run(command, folder, {"PYTHONPATH": path})
+        self.write([find("multilog"), "t", "./log/main"], (folder / "perl.log").read_text())
+        said = self.log("summarize", "--once", "--long")
+        self.assertRegex(said, r"(?m)^127\.0\.0\.1 .* client\.example +a@example\.org .* queued$")
+        self.assertRegex(said, r"(?m)^127\.0\.0\.1 .* spammer@bad\.example +X .* refused$")
+        self.assertIn(
+            "dispatching mail FROM:<a@example.org>", self.log("show", "anna@example.com", "-a")
+        )
+        self.log("log2sql", "-d", "log.sqlite")
+        with closing(sqlite3.connect(self.folder / "log.sqlite")) as connection:
+            found = connection.execute(
+                "SELECT result, helo, rcpt_to FROM message WHERE mail_from = 'a@example.org'"
+            ).fetchall()
+        self.assertEqual(found, [(3, "client.example", "anna@example.com")])
 
 
 class ErrorTests(CommandTestCase):
