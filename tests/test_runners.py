@@ -12,6 +12,7 @@ import signal
 import smtplib
 import socket
 import ssl
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -256,6 +257,42 @@ class TranscriptTests(RunnerTestCase):
         self.assertEqual(inetd, wanted)
         new = list((self.folder / "Maildir" / "new").iterdir())
         self.assertEqual(len(new), 2 * 5)
+
+
+class InetdTests(RunnerTestCase):
+    def test_xinetd(self) -> None:
+        """Under xinetd the client is the socket's peer, and sees nothing of the log."""
+        port = free_port()
+        script = self.folder / "qpsmtpd"
+        arguments = [*PYTHON, "-m", "qpsmtpd", "stdio", "--config", str(self.folder / "config")]
+        script.write_text(f"#!/bin/sh\ncd {self.folder}\nexec {shlex.join(arguments)}\n")
+        script.chmod(0o755)
+        self.configure("loglevel", "7")
+        configuration = self.folder / "xinetd.conf"
+        configuration.write_text(
+            f"""\
+service qpsmtpd
+{{
+    type        = UNLISTED
+    bind        = 127.0.0.1
+    port        = {port}
+    socket_type = stream
+    protocol    = tcp
+    wait        = no
+    user        = {pwd.getpwuid(os.getuid()).pw_name}
+    server      = {script}
+    disable     = no
+}}
+"""
+        )
+        command = [find("xinetd"), "-dontfork", "-f", str(configuration)]
+        environ = {"PYTHONPATH": os.pathsep.join(sys.path)}
+        Server(self, [*command, "-pidfile", str(self.folder / "pid")], self.folder, environ)
+        self.listening(port)
+        said = transcript(port)
+        self.assertIn("S: 250-mail.example Hi Unknown [127.0.0.1]", said)
+        self.assertEqual(said.count("closed"), 5)
+        self.assertEqual(len(list((self.folder / "Maildir" / "new").iterdir())), 2)
 
 
 class SupervisionTests(RunnerTestCase):

@@ -159,6 +159,43 @@ class ProcessTestCase(SynchronousTestCase):
         return client, process
 
 
+#: A plugin that says what it is told to a file; one that fails does not start.
+LIFE = """
+import os
+
+from zope.interface import implementer
+
+from qpsmtpd.component import PluginMaker, argument, component
+from qpsmtpd.configuration.values import text
+from qpsmtpd.interfaces import IDisconnect, ILifecycle
+
+
+@implementer(IDisconnect, ILifecycle)
+@component
+class Life:
+    "Tells of its life."
+
+    fails: bool = argument(text, flag=True, default=False, help="does not start")
+
+    def tell(self, what):
+        with open("life", "a") as file:
+            file.write(what + " ")
+
+    def start(self):
+        if self.fails:
+            raise RuntimeError("it does not start")
+        self.tell("start")
+
+    def disconnect(self, session):
+        self.tell("disconnect " + session.environment.get("FLAVOUR", ""))
+
+    def stop(self):
+        self.tell("stop")
+
+
+maker = PluginMaker("life", Life)
+"""
+
 LETTER = """\
 EHLO client.example
 MAIL FROM:<a@example.org>
@@ -204,6 +241,25 @@ class PipeTests(ProcessTestCase):
         self.assertIn("250-SIZE 4321", said)
         self.assertIn("elsewhere.example", said[-4])
         self.assertEqual(said[-2][:3], "250")
+
+    def lively(self, line: str) -> None:
+        (self.folder / "more").mkdir()
+        (self.folder / "more" / "life.py").write_text(LIFE)
+        self.configure("plugin_dirs", str(self.folder / "more"))
+        self.configure("plugins", line)
+
+    def test_components(self) -> None:
+        """Components start, are told of the end, and stop; they see what was set for the client."""
+        self.lively("life")
+        self.through_pipes("QUIT\n", {**UCSPI, "FLAVOUR": "mint"})
+        self.assertEqual((self.folder / "life").read_text(), "start disconnect mint stop ")
+
+    def test_component_fails(self) -> None:
+        """Where a component does not start, the client may try again later, too."""
+        self.lively("life fails")
+        said = self.through_pipes("", UCSPI, status=1)
+        self.assertEqual(said, ["421 4.3.0 unable to read controls"])
+        self.assertIn("it does not start", self.errors())
 
     def test_unusable(self) -> None:
         """With a configuration that cannot be used, the client may try again later."""
