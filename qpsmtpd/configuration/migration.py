@@ -102,6 +102,7 @@ class _Examination:
         self.folder = os.path.abspath(folder)
         self.report = Report(self.folder)
         self.directories = _control_folders(self.folder)
+        self._add_qmail(environ)
         self.files = ControlFiles(self.directories)
         self._found: Configuration | None = None
         self._errors: list[ConfigurationError] = []
@@ -130,6 +131,19 @@ class _Examination:
                 self.report.add(Kind.BAD, self._shown(error.file or "configuration"), str(error))
 
     # Control files.
+
+    def _add_qmail(self, environ: Mapping[str, str]) -> None:
+        """The Perl qpsmtpd takes from qmail's folder what its own does not have."""
+        qmail = os.path.join(environ.get("QMAIL") or "/var/qmail", "control")
+        if not os.path.isdir(qmail) or any(_same(qmail, each) for each in self.directories):
+            return
+        self.directories.insert(0, qmail)
+        self.report.add(
+            Kind.CHANGES,
+            qmail,
+            "its files count where the installation has none of their names",
+            "start with QPSMTPD_CONFIG, or name both folders with --config, this one first",
+        )
 
     def _lines(self) -> None:
         for name in ("logging", "plugins"):

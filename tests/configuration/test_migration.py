@@ -32,6 +32,7 @@ class MigrationTestCase(MainTestCase):
         super().setUp()
 
     def examine(self, folder: str = "", **environ: str) -> Report:
+        environ = {"QMAIL": self.at("no-qmail"), **environ}
         self.report = examine(self.at(folder), environ, ServiceRegistry(Clock(), self.mktemp()))
         return self.report
 
@@ -79,6 +80,18 @@ class FolderTests(MigrationTestCase):
         self.write("control/me", "mail.example\n")
         self.examine()
         self.assert_item("rcpthosts", "changes", "mail is taken for the name in me alone")
+
+    def test_beside_qmail(self) -> None:
+        """Files of the machine's qmail count where an installation of qpsmtpd has none."""
+        self.configure({"plugins": "rcpt_ok\nqueue/discard\n", "me": "mail.example\n"})
+        self.write("qmail/control/rcpthosts", "mail.example\n")
+        self.write("qmail/control/me", "other.example\n")
+        self.assertEqual(self.examine(QMAIL=self.at("qmail")).status, 0)
+        self.assert_item(self.at("qmail/control"), "changes", "where the installation has none")
+        self.assert_item("qmail/control/rcpthosts", "works", "is read by rcpt_ok")
+        self.assert_item("qmail/control/me", "unused", "counts for nothing beside config/me")
+        self.examine()
+        self.assertEqual(self.items("qmail/control/me"), [])
 
     def test_none(self) -> None:
         """A folder that is no installation, and one that is none at all, are errors."""
