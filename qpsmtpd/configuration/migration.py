@@ -19,7 +19,6 @@ from qpsmtpd.component import PluginMaker
 from qpsmtpd.configuration import discovery, perl
 from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors, Notice
 from qpsmtpd.configuration.files import ControlFiles, Line
-from qpsmtpd.configuration.lines import PluginLine
 from qpsmtpd.configuration.load import Configuration, load
 from qpsmtpd.configuration.plugins import Services
 from qpsmtpd.configuration.report import Kind, Report
@@ -151,7 +150,7 @@ class _Examination:
                 self._plugin_lines.extend(self.files.lines(name))
             except ConfigurationError:
                 pass  # told with the file
-        names = [line.text.split()[0].partition(":")[0] for line in self._plugin_lines]
+        names = [_name(line) for line in self._plugin_lines]
         self._has_plugins = self._read("plugins")
         self._used = set(names if self._has_plugins else _LIKE_QMAIL)
 
@@ -310,10 +309,7 @@ class _Examination:
     def _notices(self) -> Iterator[Notice]:
         """What would be noticed if the rest were right."""
         for line in self._plugin_lines:
-            try:
-                name = PluginLine.parse(line).name
-            except ConfigurationError:
-                continue
+            name = _name(line)
             if name in perl.PLUGINS and self._maker(name) is None:
                 said = f"is not there; {perl.PLUGINS[name].value}"
                 yield Notice(name, said, line.file, line.number, grave=True)
@@ -331,7 +327,7 @@ class _Examination:
             do = "go without it, or wait with the move until it is there" if notice.grave else ""
             self.report.add(kind, shown, notice.effect, do)
         if not bad and not missing:
-            name = line.text.split()[0].partition(":")[0]
+            name = _name(line)
             different = _DIFFERENCES.get(name)
             if different is None:
                 self.report.add(Kind.WORKS, shown, "is loaded with these arguments")
@@ -350,7 +346,8 @@ class _Examination:
                 continue
             names = list(_plugin_files(folder))
             for name in names[:_ENTRIES]:
-                if name in perl.PLUGINS or name in self._used or not discovery.perl_file(name):
+                known = name in perl.PLUGINS or name in perl.OLD_NAMES or perl.TOOLS.fullmatch(name)
+                if known or name in self._used or not discovery.perl_file(name):
                     continue
                 self.report.add(
                     Kind.UNUSED,
@@ -475,6 +472,12 @@ def _makers(names: Iterable[str]) -> list[PluginMaker]:
         except discovery.DiscoveryError:
             continue  # whoever names it in plugins is told
     return found
+
+
+def _name(line: Line) -> str:
+    """The present name of a line's plugin."""
+    name = line.text.split()[0].partition(":")[0]
+    return perl.OLD_NAMES.get(name, name).split()[0]
 
 
 def _files_of(maker: PluginMaker) -> list[str]:

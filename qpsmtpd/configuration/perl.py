@@ -7,11 +7,20 @@ Perl qpsmtpd that is not there yet, and what goes without it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
-__all__ = ["CONTROL_FILES", "IGNORED_ARGUMENTS", "OLD_NAMES", "PLUGINS", "Task", "ignored_words"]
+__all__ = [
+    "CONTROL_FILES",
+    "IGNORED_ARGUMENTS",
+    "MOVED",
+    "OLD_NAMES",
+    "PLUGINS",
+    "TOOLS",
+    "Task",
+]
 
 
 class Task(Enum):
@@ -112,21 +121,30 @@ CONTROL_FILES: Final[Mapping[str, str]] = {
     "whitelistsenders": "whitelist",
 }
 
-#: Names of plugins in older versions of it, which it no longer finds, and what to write now.
+#: Names that plugins had in older versions, and what is read in their place. Debian's package
+#: goes on to have the first ones, in its own sample configuration too.
 OLD_NAMES: Final[Mapping[str, str]] = {
     "check_badmailfrom": "badmailfrom",
-    "check_badmailfrom_patterns": "badmailfrom",
     "check_badrcptto": "badrcptto",
-    "check_badrcptto_patterns": "badrcptto",
-    "check_basicheaders": "headers",
-    "check_bogus_bounce": "bogus_bounce",
     "check_earlytalker": "earlytalker",
-    "check_norelay": "relay",
+    "check_loop": "loop",
     "check_relay": "relay",
     "check_spamhelo": "helo",
+    "check_basicheaders": "headers",
+    "check_bogus_bounce": "bogus_bounce",
+    "check_norelay": "relay",
     "relay_only": "relay only 1",
     "require_resolvable_fromhost": "resolvable_fromhost",
 }
+
+#: Plugins of older versions that read a file which nothing reads any more, and where its lines go.
+MOVED: Final[Mapping[str, str]] = {
+    "check_badmailfrom_patterns": "badmailfrom, with the lines of badmailfrom_patterns in its file",
+    "check_badrcptto_patterns": "badrcptto, with the lines of badrcptto_patterns in its file",
+}
+
+#: What lies among the plugins and is none: programs, and plugins for another server.
+TOOLS: Final = re.compile(r"karma_tool|tls_cert|async/.*")
 
 #: Words that its sample configurations have on a plugin's line and that it passed over, with the
 #: number of words behind each that belong to it. Any other word that means nothing is an error.
@@ -135,11 +153,3 @@ IGNORED_ARGUMENTS: Final[Mapping[str, Mapping[str, int]]] = {
     "karma": {"penalty_box": 1},
     "relay": {"somearg": 0, "someotherarg": 0},
 }
-
-#: The same for any plugin.
-_IGNORED: Final[Mapping[str, int]] = {"loglevel": 1}
-
-
-def ignored_words(plugin: str, word: str) -> int | None:
-    """How many words behind one go with it, if it is known and means nothing; else ``None``."""
-    return IGNORED_ARGUMENTS.get(plugin, {}).get(word, _IGNORED.get(word))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -89,7 +90,7 @@ def _makers(files: ControlFiles) -> Iterator[tuple[Line, PluginLine, PluginMaker
     """The plugins that the files ``logging`` and ``plugins`` name, as far as they can be found."""
     for line in _plugin_lines(files):
         try:
-            plugin = PluginLine.parse(line)
+            plugin = _present(PluginLine.parse(line), [])
             yield line, plugin, discovery.find(plugin.name)
         except (ConfigurationError, discovery.DiscoveryError):
             continue
@@ -127,7 +128,7 @@ def read_links(
             links.append(given[line])
             continue
         try:
-            plugin = PluginLine.parse(line)
+            plugin = _present(PluginLine.parse(line), notices)
             try:
                 maker = discovery.find(plugin.name)
             except discovery.NotFoundError as error:
@@ -145,6 +146,16 @@ def read_links(
     return links, notices
 
 
+def _present(plugin: PluginLine, notices: list[Notice]) -> PluginLine:
+    """The line with the present name of its plugin, if it has an old one that is nobody's."""
+    now = perl.OLD_NAMES.get(plugin.name)
+    if now is None or plugin.name in discovery.names():
+        return plugin
+    notices.append(Notice(plugin.title, f"is read as {now}", plugin.file, plugin.line))
+    name, *words = now.split()
+    return replace(plugin, name=name, arguments=(*words, *plugin.arguments))
+
+
 def _missing(plugin: PluginLine, line: Line, error: discovery.NotFoundError) -> Notice:
     """Say that a plugin of the Perl qpsmtpd is not there.
 
@@ -154,8 +165,8 @@ def _missing(plugin: PluginLine, line: Line, error: discovery.NotFoundError) -> 
     if task is not None:
         effect = f"has no effect: this plugin of the Perl qpsmtpd is not there; {task.value}"
         return Notice(plugin.title, effect, line.file, line.number, grave=True)
-    if now := perl.OLD_NAMES.get(plugin.name):
-        raise line.error(f"the plugin by its present name: {now}", plugin.title) from error
+    if now := perl.MOVED.get(plugin.name):
+        raise line.error(f"the plugin that has taken its place: {now}", plugin.title) from error
     if found := discovery.perl_file(plugin.name):
         raise line.error(
             f"a plugin in Python; {found} is one in Perl, which has to be ported", plugin.title
@@ -273,7 +284,7 @@ def _arguments(
     for word in words:
         name, equals, value = word.partition("=")
         argument = known.get(name if equals else word)
-        ignored = None if argument else perl.ignored_words(plugin.name, word)
+        ignored = None if argument else perl.IGNORED_ARGUMENTS.get(plugin.name, {}).get(word)
         if ignored is not None:
             skipped = " ".join([word, *islice(words, ignored)])
             effect = f"means nothing to {plugin.title} and is passed over"

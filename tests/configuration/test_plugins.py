@@ -139,9 +139,20 @@ class PerlTests(PluginsTestCase):
         self.assertIn("plugin there/gon not found", error)
 
     def test_old_name(self) -> None:
-        """A plugin's name of older versions is an error that says the present one."""
-        [error] = self.errors("relay_only\n")
-        self.assertIn("expected the plugin by its present name: relay only 1", error)
+        """A plugin's name of older versions is read as the present one, with a notice."""
+        self.patch(perl, "OLD_NAMES", {"sampler": "sample count 4", "clocked": "sample"})
+        self.assertEqual(
+            self.notices("sampler:1 hello\nclocked\n"),
+            ['TOP/config/plugins:1: "sampler:1": is read as sample count 4'],
+        )
+        component: Any = self.links[0].component
+        self.assertEqual((component.word, component.count), ("hello", 4))
+        self.assertEqual([link.name for link in self.links], ["sample:1", "clocked"])
+
+    def test_moved(self) -> None:
+        """A plugin of older versions whose file nothing reads is an error that says what to do."""
+        [error] = self.errors("check_badmailfrom_patterns\n")
+        self.assertIn("badmailfrom, with the lines of badmailfrom_patterns in its file", error)
 
     def test_perl(self) -> None:
         """A plugin of one's own that is written in Perl is an error that says so."""
