@@ -35,7 +35,6 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorThreads
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from qpsmtpd.component import PluginMaker, argument, component, control_file, service
@@ -51,14 +50,13 @@ from qpsmtpd.configuration.values import (
 from qpsmtpd.interfaces import ILifecycle, IQueue
 from qpsmtpd.maildir import Chunks, MaildirWriter, QueueFull
 from qpsmtpd.message import Message
+from qpsmtpd.policy import report
 from qpsmtpd.session import Transaction
 from qpsmtpd.smtp.address import Address
 from qpsmtpd.spool import DISK_FULL
 from qpsmtpd.verdicts import Verdict, accept, defer
 
 NAME = "queue/maildir"
-
-log: Final = Logger()
 
 _UNSAFE: Final = re.compile(rb"[^A-Za-z0-9+_.,@=-]")
 _CODE: Final = re.compile("%([lud])")
@@ -131,17 +129,14 @@ class Maildir:
         try:
             await self._writer.deliver_many(self._copies(transaction, message), size=held)
         except QueueFull as error:
-            log.error(
-                "too much waits for the disk: {error}", error=error, session=transaction.session.id
-            )
+            report(transaction, NAME, f"error, too much waits for the disk: {error}", 3)
             return defer("Too many messages at once, try again later", "4.3.2", code=451)
         except OSError as error:
-            log.error(
-                "could not store a message: {error}", error=error, session=transaction.session.id
-            )
+            report(transaction, NAME, f"error, could not store a message: {error}", 3)
             if error.errno in DISK_FULL:
                 return defer("Insufficient storage, try again later", "4.3.1", code=452)
             return defer("The message could not be stored, try again later", "4.3.0", code=451)
+        report(transaction, NAME, "pass")
         return accept(_queued(message))
 
     def _copies(self, transaction: Transaction, message: Message) -> list[tuple[str, Chunks]]:

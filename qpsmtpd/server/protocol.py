@@ -27,7 +27,7 @@ from qpsmtpd.chain import Ask, Chain, settle
 from qpsmtpd.interfaces import ResolverError
 from qpsmtpd.message import Message
 from qpsmtpd.networks import unmapped
-from qpsmtpd.policy import NAUGHTY, NAUGHTY_TYPE
+from qpsmtpd.policy import NAUGHTY, NAUGHTY_TYPE, report
 from qpsmtpd.server import auth_results
 from qpsmtpd.server.received import auth_comment, protocol_name, received, tls_comment
 from qpsmtpd.server.replies import AUTH_FAILED, INTERNAL_ERROR, refusal
@@ -234,6 +234,8 @@ class SMTPProtocol:
     def handshakeCompleted(self) -> None:
         secured, self._secured = self._secured, None
         self.session.tls = TLSState.of(self.transport.getHandle())
+        if logs.wanted(6):
+            report(self.session, "tls", "TLS setup returning")  # the log tools' word for it
         if secured is not None and not self._ended:
             try:
                 secured(self)

@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.logger import globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
 from qpsmtpd import logs
@@ -35,6 +35,18 @@ class TLSCase(SocketCase):
         os.mkdir(folder)
         self.certificate, self.key = make_self_signed("localhost", folder)
 
+    def events(self) -> list[LogEvent]:
+        """What is logged from now on."""
+        found: list[LogEvent] = []
+
+        @implementer(ILogObserver)
+        def observer(event: LogEvent) -> None:
+            found.append(event)
+
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        return found
+
     def tls(self, **settings: Any) -> TLS:
         return TLS(certificate=self.certificate, key=self.key, **settings)
 
@@ -49,6 +61,8 @@ class StartTLSTests(TLSCase):
     async def test_message(self) -> None:
         """A message that comes after STARTTLS says so in its Received field."""
         port = self.serve(self.tls())
+        self.patch(logs.threshold, "level", 6)
+        events = self.events()
 
         def talk() -> tuple[bool, bool, str]:
             with smtplib.SMTP("localhost", port, timeout=30) as client:
@@ -72,6 +86,9 @@ class StartTLSTests(TLSCase):
         state = self.sessions[0].tls
         assert state is not None
         self.assertEqual(state.cipher, cipher)
+        [event] = [event for event in events if event.get("plugin") == "tls"]
+        self.assertEqual(event["text"], "TLS setup returning")
+        self.assertEqual(event["session"], self.sessions[0].id)
 
     async def test_openssl(self) -> None:
         """OpenSSL's own client finds STARTTLS and a certificate that it can verify."""

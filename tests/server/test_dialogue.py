@@ -133,6 +133,16 @@ class DialogueTests(ComponentTestCase):
         self.assertIn("Connection Timed Out", lines)
         self.assertEqual(lines[-1], "click, disconnecting")
 
+    def test_large_message(self) -> None:
+        """A message that was too large for memory."""
+        for size, there in ((100, False), (300_000, True)):
+            self.listen()
+            conversation = self.open(Recorder(rcpt=OK, queue=OK))
+            conversation.envelope()
+            conversation.send("DATA")
+            conversation.send("Subject: x", "", *["y" * 98] * (size // 100), ".")
+            self.assertEqual("spooling message to disk" in self.logged(), there)
+
     def test_client_goes(self) -> None:
         """A client that goes without a word."""
         self.listen()

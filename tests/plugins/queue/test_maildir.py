@@ -9,6 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IReactorThreads
 from twisted.logger import capturedLogs
 
+from qpsmtpd import logs
 from qpsmtpd.interfaces import ILifecycle, IQueue
 from qpsmtpd.maildir import QueueFull
 from qpsmtpd.message import Message
@@ -183,8 +184,17 @@ class MaildirTests(ComponentTestCase):
         )
         self.assertEqual(self.files("b"), [])
         [event] = [event for event in events if event.get("session") == transaction.session.id]
-        self.assertEqual(event["log_format"], "could not store a message: {error}")
-        self.assertIsInstance(event["error"], OSError)
+        self.assertTrue(event["text"].startswith("error, could not store a message: "), event)
+        self.assertEqual((event["plugin"], event["severity"]), ("queue/maildir", 3))
+
+    async def test_log(self) -> None:
+        """The log tools learn that a message was stored."""
+        self.patch(logs.threshold, "level", 6)
+        transaction = self.sent("b@mail.example")
+        with capturedLogs() as events:
+            await self.queue_at(self.plugin(), transaction)
+        [event] = [event for event in events if event.get("plugin") == "queue/maildir"]
+        self.assertEqual((event["text"], event["severity"]), ("pass", 6))
 
     async def test_errors(self) -> None:
         """A full disk, another error and too much at once each have their reply."""
@@ -208,7 +218,8 @@ class MaildirTests(ComponentTestCase):
             with capturedLogs() as events:
                 verdict = await self.queue_at(component, self.sent("b@mail.example"))
             self.assertEqual((verdict.code, verdict.status), (code, status))
-            self.assertEqual([event["error"] for event in events], [error])
+            self.assertEqual(len(events), 1)
+            self.assertTrue(events[0]["text"].endswith(f": {error}"), events)
 
     async def test_limit(self) -> None:
         """Beyond the limit of messages that wait, clients are told to come back."""
