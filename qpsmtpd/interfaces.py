@@ -445,6 +445,9 @@ class IDataPost(Interface):
     def data_post(transaction: Transaction) -> Answer:
         """Decide whether to take the message.
 
+        The Received field is there. The Authentication-Results field is written afterwards, with
+        what components add to it here; see :func:`qpsmtpd.policy.add_auth_result`.
+
         :returns: ``deny`` answers 552 and ``defer`` 452, and the transaction is over; ``OK``
             keeps later components from being asked, and the message goes to the queue.
         """

@@ -18,7 +18,7 @@ from tests.recorder import Recorder
 PLAIN = "AUTH PLAIN " + b64encode(b"\0user\0secret").decode()
 LOGIN = "AUTH LOGIN " + b64encode(b"user").decode()
 
-#: Hooks that are asked for settings; tests.configuration.test_hooks has them.
+#: Hooks that are asked for settings; tests.configuration.test_lookup has them.
 SETTINGS = {"config", "user_config"}
 
 #: Hooks that speak of others, whenever those are asked.
