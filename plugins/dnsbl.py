@@ -196,7 +196,7 @@ class DNSBL:
             policy.report(session, _NAME, f"skip, {reason}")
             return None
         if stated is not None:
-            policy.report(session, _NAME, f"RBLSMTPD set, but empty for {session.remote_ip}")
+            policy.report(session, _NAME, f"skip, RBLSMTPD set, but empty for {session.remote_ip}")
             return None
         if not self.zones:
             policy.report(session, _NAME, "skip, no zones", 7)

@@ -332,9 +332,7 @@ class Greylisting:
     def start(self) -> None:
         for name in _IGNORED:
             if getattr(self, name) not in (None, "0"):
-                log.warn(
-                    "greylisting: the argument {name} is ignored, the store decides", name=name
-                )
+                log.warn("the argument {name} is ignored, the store decides", name=name)
 
     def stop(self) -> None:
         """Nothing is open."""

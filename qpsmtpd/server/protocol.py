@@ -219,6 +219,11 @@ class SMTPProtocol:
         """Greet the client, or do not."""
         if self._send is None:
             self.transport.registerProducer(self, True)
+        if logs.wanted(6):
+            count, limit = len(self.factory.protocols), self.generation.settings.connections
+            ip, host = self.session.remote_ip, self.session.remote_host or "Unknown"
+            text = f"Accepted connection {count}/{limit} from {ip} / {host}"
+            logs.tell(self.session, text)
         ask = self.chain.pre_connection
         answer = ask(self.session) if ask is not None else None
         if answer.__class__ is Deferred:
@@ -670,10 +675,6 @@ def _introduce(self: SMTPProtocol) -> None:
     """Log who has come."""
     session = self.session
     host = session.remote_host or "Unknown"
-    if logs.wanted(6):
-        count, limit = len(self.factory.protocols), self.generation.settings.connections
-        text = f"Accepted connection {count}/{limit} from {session.remote_ip} / {host}"
-        logs.tell(session, text)
     user = f"{session.remote_info}@" if session.remote_info else ""
     logs.tell(session, f"Connection from {user}{host} [{session.remote_ip}]", 5)
 

@@ -133,6 +133,14 @@ class DialogueTests(ComponentTestCase):
         self.assertIn("Connection Timed Out", lines)
         self.assertEqual(lines[-1], "click, disconnecting")
 
+    def test_refused_first(self) -> None:
+        """Who is refused before anything was looked up is known all the same."""
+        self.listen()
+        self.open(Recorder(pre_connection=deny("no")))
+        first, *rest = self.logged()
+        self.assertRegex(first, r"^Accepted connection 1/1000 from 192\.0\.2\.1 / Unknown$")
+        self.assertEqual(rest, ["554 5.7.1 no", "click, disconnecting"])
+
     def test_large_message(self) -> None:
         """A message that was too large for memory."""
         for size, there in ((100, False), (300_000, True)):
