@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from qpsmtpd import interfaces
 from qpsmtpd.component import Argument, PluginMaker
-from qpsmtpd.configuration import describe, discovery, files, lines, settings
+from qpsmtpd.configuration import describe, discovery, files, lines, reference
 from qpsmtpd.configuration.plugins import COMMON_ARGUMENTS
 from qpsmtpd.server.replies import REFUSALS
 from qpsmtpd.settings import Settings
@@ -421,13 +421,18 @@ def _default(value: Any) -> str:
 def control_files_page(makers: list[PluginMaker]) -> str:
     """The engine's files, the plugins' files and the limits."""
     rows = [
-        [code(file.name), _inline(file.help), f"[`{maker.name}`](plugins/{maker.name}.md)"]
+        [
+            code(file.name),
+            _inline(file.help),
+            code(file.example) if file.example else "",
+            f"[`{maker.name}`](plugins/{maker.name}.md)",
+        ]
         for maker in makers
         for file in maker.control_files()
-        if file.name not in settings.ENGINE_FILES
+        if file.name not in reference.ENGINE_FILES
     ]
     rows += [
-        [code(each.file), _inline(each.help), f"[`{maker.name}`](plugins/{maker.name}.md)"]
+        [code(each.file), _inline(each.help), "", f"[`{maker.name}`](plugins/{maker.name}.md)"]
         for maker in makers
         for each in maker.control_maps()
     ]
@@ -447,17 +452,37 @@ def control_files_page(makers: list[PluginMaker]) -> str:
         markdown(_after_first(lines.__doc__).strip()),
         "## The engine's\n",
         table(
-            ["file", "meaning"],
-            ([code(name), _inline(help)] for name, help in settings.ENGINE_FILES.items()),
+            ["file", "meaning", "default", "example", "also read by"],
+            (
+                [code(name), _inline(file.effect), file.default, code(file.example), file.known_to]
+                for name, file in reference.ENGINE_FILES.items()
+            ),
         )
         + "\n",
+        "Of `plugins`, `logging`, `plugin_dirs`, `extensions` and `limits` every line counts, of\n"
+        "the others the first. Files are read at the start and at a reload, each once. For all\n"
+        "but `plugins`, `logging`, `plugin_dirs` and `loglevel`, components with the hook\n"
+        "[`config`](hooks.md#config) are asked before.\n",
         "## The plugins'\n",
-        table(["file", "meaning", "read by"], sorted(rows)) + "\n",
+        table(["file", "meaning", "example", "read by"], sorted(rows)) + "\n",
+        "The file `IP` is not read: `--listen` says where to listen.\n",
         "## Limits\n",
         "Each line of the file `limits` has a name and a number. Sizes are in octets and may end\n"
         "with `k`, `M` or `G`; times are in seconds and may end with `s`, `m`, `h` or `d`. 0\n"
         "is no limit.\n",
         _limits() + "\n",
+        "## Environment\n",
+        "What the Perl qpsmtpd or qmail-smtpd looks at. Where a variable holds for a client, it is\n"
+        "looked for where tcpserver or inetd starts a process for each client; a server for many\n"
+        "has no such variables.\n",
+        table(
+            ["variable", "holds for", "meaning", "example"],
+            (
+                [code(name), each.holds_for, each.effect, code(each.example) if each.example else ""]
+                for name, each in reference.VARIABLES.items()
+            ),
+        )
+        + "\n",
     ]
     return "\n".join(parts)
 
@@ -479,7 +504,8 @@ def _limits() -> str:
         meaning = _inline(meanings[name].removesuffix("; 0 is no limit."))
         elsewhere = re.search(r"Control file `(\w+)`", meaning)
         where = f"(`{elsewhere[1]}`)" if elsewhere else code(name)
-        rows.append([where, _default(default), meaning])
+        shown = "(`timeout`)" if name in ("command_time", "content_time") else _default(default)
+        rows.append([where, shown, meaning])
     return table(["limit", "default", "meaning"], rows)
 
 

@@ -121,6 +121,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 def _check(options: argparse.Namespace) -> int:
     if options.origin is not None:
         return _check_origin(options)
+    from qpsmtpd.configuration.disagreements import disagreements
     from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
     from qpsmtpd.server.options import ServerOptions
     from qpsmtpd.server.service import check
@@ -136,6 +137,9 @@ def _check(options: argparse.Namespace) -> int:
         print(f"uses {link.name}")
     for notice in found.notices:
         print(notice, file=sys.stderr)
+    plugins = {link.name for link in found.chain.links}
+    for line in disagreements(found.files, os.environ, plugins):
+        print(line, file=sys.stderr)
     print("The configuration can be used.")
     return 0
 

@@ -21,8 +21,11 @@ class Settings:
     :ivar greeting: Text of the banner in place of the default one (``smtpgreeting``).
     :ivar limits: Numbers (``databytes``, ``timeoutsmtpd``, ``limits``).
     :ivar extensions: What EHLO offers (``extensions``); SIZE, STARTTLS and AUTH are filled in.
+    :ivar localiphost: The domain of recipients at the address that the client connected to
+        (``localiphost``); ``None`` is ``me``.
     :ivar spool_dir: Where large messages lie while they are received (``spool_dir``); ``None``
         is the system's folder for temporary files.
+    :ivar spool_perms: The mode of that folder (``spool_perms``).
     :ivar size_threshold: Octets of a message that are kept in memory (``size_threshold``).
     :ivar tls_before_auth: Offer AUTH only under TLS (``tls_before_auth``).
     :ivar connections: Connections at once, in all; 0 is no limit.
@@ -36,7 +39,9 @@ class Settings:
     greeting: str | None = None
     limits: Limits = field(default_factory=Limits)
     extensions: Extensions = field(default_factory=Extensions)
+    localiphost: str | None = None
     spool_dir: str | None = None
+    spool_perms: int = 0o700
     size_threshold: int = 262_144
     tls_before_auth: bool = False
     connections: int = 1000

@@ -51,7 +51,13 @@ class CommandLineTests(MainTestCase):
 class CheckTests(MainTestCase):
     def test_good(self) -> None:
         """A configuration that can be used: what was read, what is used, and 0."""
-        self.configure({"plugins": "rcpt_ok\nqueue/discard\n", "me": "mail.example\n"})
+        self.configure(
+            {
+                "plugins": "rcpt_ok\nqueue/discard\n",
+                "me": "mail.example\n",
+                "rcpthosts": "a.example",
+            }
+        )
         status, out, err = self.run_main("check", "--config", self.at("config"))
         self.assertEqual((status, err), (0, ""))
         self.assertEqual(
@@ -59,6 +65,7 @@ class CheckTests(MainTestCase):
             {
                 "read TOP/config/me",
                 "read TOP/config/plugins",
+                "read TOP/config/rcpthosts",
                 "uses rcpt_ok",
                 "uses queue/discard",
                 "The configuration can be used.",
@@ -73,6 +80,13 @@ class CheckTests(MainTestCase):
         self.assertEqual(status, 0)
         self.assertIn("The configuration can be used.", out)
         self.assertIn('TOP/config/plugins:2: "not_there": has no effect', err)
+
+    def test_disagreements(self) -> None:
+        """Where qmail-smtpd and the Perl qpsmtpd disagree, it says which way we go."""
+        self.configure({"plugins": "rcpt_ok\n", "me": "mail.example\n"})
+        status, _, err = self.run_main("check", "--config", self.at("config"))
+        self.assertEqual(status, 0)
+        self.assertIn("rcpthosts is missing or empty: mail is taken for the name in me alone", err)
 
     def test_bad(self) -> None:
         """A configuration that cannot be used: all that is wrong with it, and 1."""

@@ -18,9 +18,8 @@ from qpsmtpd.chain import Chain, ComponentError
 from qpsmtpd.configuration.errors import ConfigurationError
 from qpsmtpd.configuration.files import ControlFiles
 from qpsmtpd.configuration.load import Configuration, load
-from qpsmtpd.configuration.lookup import FILES_ONLY
 from qpsmtpd.configuration.plugins import Services, declared_files
-from qpsmtpd.configuration.settings import ENGINE_FILES
+from qpsmtpd.configuration.reference import ENGINE_FILES, FILES_ONLY
 
 __all__ = ["ANSWER_TIME", "complete"]
 

@@ -94,13 +94,16 @@ class ControlFiles:
 
         That is ``$QMAIL/control`` (without the variable
         ``/var/qmail/control``), then ``config`` in the base directory, then
-        ``$QPSMTPD_CONFIG``.
+        ``$QPSMTPD_CONFIG``. The base directory is that of the program ``$PROCESS`` if
+        the variable is set, as supervisors do that rename what they run; else the
+        working directory.
 
         :param environ: The environment, as `os.environ`.
-        :param base: The directory of the installation.
+        :param base: The working directory.
 
         :raises ConfigurationError: ``QPSMTPD_CONFIG`` names no directory.
         """
+        base = os.path.dirname(environ.get("PROCESS", "")) or base
         qmail = environ.get("QMAIL") or "/var/qmail"
         directories = [os.path.join(qmail, "control"), os.path.join(base, "config")]
         if chosen := environ.get("QPSMTPD_CONFIG"):

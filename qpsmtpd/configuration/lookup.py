@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorThreads
@@ -15,19 +14,11 @@ from zope.interface import implementer
 from qpsmtpd.chain import Ask, Chain
 from qpsmtpd.configuration.files import ControlFiles
 from qpsmtpd.configuration.plugins import Services
+from qpsmtpd.configuration.reference import DEFAULTS, FILES_ONLY
 from qpsmtpd.interfaces import IConfiguration
 from qpsmtpd.smtp.address import Address
 
-__all__ = ["DEFAULTS", "FILES_ONLY", "Lookup"]
-
-#: What is needed before a component can be asked; it is read from files alone.
-FILES_ONLY: Final = frozenset({"plugins", "plugin_dirs", "logging", "loglevel"})
-
-#: What stands for a file that is not there, where that is a value; as in the Perl qpsmtpd.
-DEFAULTS: Final[Mapping[str, Callable[[], str]]] = {
-    "me": socket.gethostname,
-    "timeout": lambda: "1200",
-}
+__all__ = ["Lookup"]
 
 
 @implementer(IConfiguration)

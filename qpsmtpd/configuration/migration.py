@@ -21,8 +21,8 @@ from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
 from qpsmtpd.configuration.files import ControlFiles, Line
 from qpsmtpd.configuration.load import Configuration, load
 from qpsmtpd.configuration.plugins import Services
+from qpsmtpd.configuration.reference import ENGINE_FILES
 from qpsmtpd.configuration.report import Kind, Report
-from qpsmtpd.configuration.settings import ENGINE_FILES
 from qpsmtpd.configuration.starting import examine_environment, examine_scripts
 from qpsmtpd.configuration.values import path, yes_no
 
@@ -60,7 +60,6 @@ _SECRETS: Final = frozenset({"flat_auth_pw", "ldap", "log2sql", "vpopmail_mysql_
 #: What to do about a file that is not read here, where more can be said than "nothing".
 _INSTEAD: Final[Mapping[str, str]] = {
     "IP": "say it with --listen, as in tcp:25:interface=192.0.2.1",
-    "localiphost": "list its domain in rcpthosts; mail for box@[address] is not taken",
     "servercert.pem": "load the plugin tls with this certificate and key",
     "tlsserverciphers": "put its text into tls_ciphers, and load the plugin tls",
 }

@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
+import os
+import pwd
+import stat
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
 from qpsmtpd.configuration.files import ControlFiles, Line
+from qpsmtpd.configuration.reference import DEFAULTS
 from qpsmtpd.configuration.values import (
     choice,
     converter,
+    domain,
     integer,
+    octal_mode,
     path,
     seconds,
     size,
@@ -24,29 +29,9 @@ from qpsmtpd.settings import Settings
 from qpsmtpd.smtp.extensions import Extensions
 from qpsmtpd.smtp.limits import BareNewlines, Limits
 
-__all__ = ["ENGINE_FILES", "read_settings"]
+__all__ = ["read_settings"]
 
 T = TypeVar("T")
-
-#: The control files of the engine, with what they mean.
-ENGINE_FILES: Final[Mapping[str, str]] = {
-    "me": "The server's name, in the banner and in Received; the host's name if absent.",
-    "me-auth-results": "The server's name in Authentication-Results, me if absent; none adds none.",
-    "smtpgreeting": "Text of the banner; hides the version.",
-    "logging": "Components that log, one on a line as in plugins; they come before those.",
-    "plugins": "The components, one on a line, in the order in which they are asked.",
-    "plugin_dirs": "Folders that are searched for plugins before the bundled ones.",
-    "databytes": "Octets of the largest message; 0 is no limit. DATABYTES in the environment wins.",
-    "size_threshold": "Octets of a message that are kept in memory.",
-    "spool_dir": "Folder for larger messages while they are received.",
-    "timeout": "Seconds of waiting for the client, unless timeoutsmtpd says otherwise.",
-    "timeoutsmtpd": "Seconds of waiting for the client, in commands and content.",
-    "tls_before_auth": "1 offers AUTH under TLS only.",
-    "reverse_dns": "1 looks the name of each client up in the DNS before it is greeted.",
-    "loglevel": "0 to 7: what is logged without a logging plugin.",
-    "extensions": "EHLO keywords: KEYWORD offers one, -KEYWORD does not.",
-    "limits": "Further limits, a name and a number on a line.",
-}
 
 _BARE: Final = choice(*(policy.value for policy in BareNewlines))
 
@@ -115,18 +100,21 @@ def read_settings(files: ControlFiles, environ: Mapping[str, str]) -> Settings:
         databytes = reader.variable("DATABYTES", size, environ)
     if databytes is not None:
         limits["message_size"] = databytes
-    timeout = reader.first("timeoutsmtpd", seconds) or reader.first("timeout", seconds)
-    if timeout:
-        limits.setdefault("command_time", timeout)
-        limits.setdefault("content_time", timeout)
+    timeouts = reader.first("timeoutsmtpd", seconds), reader.first("timeout", seconds)
+    timeout = timeouts[0] or timeouts[1] or seconds(DEFAULTS["timeout"]())
+    limits.setdefault("command_time", timeout)
+    limits.setdefault("content_time", timeout)
+    spool_perms = reader.first("spool_perms", octal_mode)
     threshold = reader.first("size_threshold", size)
-    me = reader.first("me", text) or socket.gethostname()
+    me = reader.first("me", text) or DEFAULTS["me"]()
     settings = Settings(
         me=me,
         authserv_id=_authserv_id(reader, me),
         greeting=reader.first("smtpgreeting", text),
         extensions=_extensions(reader),
-        spool_dir=reader.first("spool_dir", path),
+        localiphost=reader.first("localiphost", domain),
+        spool_dir=reader.first("spool_dir", path) or _own_folder(environ),
+        spool_perms=0o700 if spool_perms is None else spool_perms,
         tls_before_auth=bool(reader.first("tls_before_auth", yes_no)),
         reverse_dns=bool(reader.first("reverse_dns", yes_no)),
         **connections,
@@ -136,6 +124,23 @@ def read_settings(files: ControlFiles, environ: Mapping[str, str]) -> Settings:
     if threshold is not None:
         settings = dataclasses.replace(settings, size_threshold=threshold)
     return dataclasses.replace(settings, limits=Limits(**limits))
+
+
+def _own_folder(environ: Mapping[str, str]) -> str | None:
+    """The folder that the Perl qpsmtpd made for messages, ``~/tmp``, if it is there for us.
+
+    It is not made: whoever begins anew has a better one in ``spool_dir``.
+    """
+    user = os.geteuid()
+    if user == 0:  # root's is of no use to the user who serves
+        return None
+    home = environ.get("HOME") or environ.get("LOGDIR")
+    try:
+        folder = os.path.join(home or pwd.getpwuid(user).pw_dir, "tmp")
+        found = os.stat(folder)
+    except (KeyError, OSError):
+        return None
+    return folder if stat.S_ISDIR(found.st_mode) and found.st_uid == user else None
 
 
 def _authserv_id(reader: _Reader, me: str) -> str | None:

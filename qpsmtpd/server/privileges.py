@@ -38,10 +38,11 @@ def drop_privileges(user: str | None) -> None:
     os.setuid(entry.pw_uid)
 
 
-def make_folder(name: str, user: str | None) -> None:
+def make_folder(name: str, user: str | None, mode: int = 0o700) -> None:
     """Make a folder, and those on the way to it, that nobody but the user can enter.
 
     :param user: Whom it is for, while we are root still.
+    :param mode: Who may do what in it; those on the way are the user's alone.
 
     :raises OSError: If it cannot be made.
     """
@@ -50,6 +51,8 @@ def make_folder(name: str, user: str | None) -> None:
         return
     make_folder(os.path.dirname(name), user)
     os.mkdir(name, 0o700)
+    if mode != 0o700:
+        os.chmod(name, mode)
     if user is not None and os.geteuid() == 0:
         entry = _entry(user)
         os.chown(name, entry.pw_uid, entry.pw_gid)

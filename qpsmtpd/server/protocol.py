@@ -33,6 +33,7 @@ from qpsmtpd.server.received import auth_comment, protocol_name, received, tls_c
 from qpsmtpd.server.replies import AUTH_FAILED, INTERNAL_ERROR, refusal
 from qpsmtpd.session import Session, TLSState, Transaction
 from qpsmtpd.settings import Settings
+from qpsmtpd.smtp.address import Address
 from qpsmtpd.smtp.commands import (
     AUTH_CANCELLED,
     NO_PARAMETERS,
@@ -593,6 +594,23 @@ class SMTPProtocol:
         """The 220 that begins the session."""
         return self.generation.banner
 
+    def _at_this_host(self, recipient: Address) -> Address:
+        """A recipient at the address that the client connected to, with our name instead.
+
+        RFC 5321, 4.1.3 has such literals for hosts that no name leads to. Like qmail-smtpd we
+        know them for our own before anybody asks whether the domain is.
+        """
+        assert recipient.domain is not None
+        literal = recipient.domain[1:-1]
+        try:
+            address = ip_address(literal[5:] if ":" in literal else literal)
+            if unmapped(str(address)) != str(ip_address(self.session.local_ip)):
+                return recipient
+            settings = self.generation.settings
+            return Address(recipient.local_part, settings.localiphost or settings.me)
+        except ValueError:  # a UNIX socket has no address, and a name in `me` may be no domain
+            return recipient
+
     def ehlo_reply(self) -> Reply:
         """The 250 with the extensions that are offered now."""
         session = self.session
@@ -816,6 +834,8 @@ def _rcpt(self: SMTPProtocol, command: Rcpt) -> None:
     transaction = self.session.transaction
     assert transaction is not None
     recipient = command.forward_path
+    if recipient.domain is not None and recipient.domain[0] == "[":
+        recipient = self._at_this_host(recipient)
     if command.parameters is not NO_PARAMETERS:
         if transaction.recipient_parameters is None:
             transaction.recipient_parameters = {}

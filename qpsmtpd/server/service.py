@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import stat
 from collections.abc import Coroutine, Iterable
 from ipaddress import ip_network
 from typing import Any, Final
@@ -157,14 +158,25 @@ def _is_whole(found: dict[str, Configuration]) -> bool:
 def _make_folders(
     found: dict[str, Configuration], options: ServerOptions, registry: ServiceRegistry
 ) -> None:
-    spools = [each.settings.spool_dir for each in found.values()]
-    for folder in [*registry.folders(), *(spool for spool in spools if spool is not None)]:
+    folders = dict.fromkeys(registry.folders(), 0o700)
+    everybody = [each.settings for each in found.values()]
+    spools = {each.spool_dir: each.spool_perms for each in everybody if each.spool_dir is not None}
+    for folder, mode in [*folders.items(), *spools.items()]:
         try:
-            make_folder(folder, options.user)
+            make_folder(folder, options.user, mode)
         except OSError as error:
             raise ConfigurationError(
                 folder, f"a folder that can be made: {error.strerror}"
             ) from error
+    for folder, mode in spools.items():
+        found_mode = stat.S_IMODE(os.stat(folder).st_mode)
+        if found_mode != mode:
+            log.warn(
+                "Permissions on spool_dir {folder} are not {mode:04o}, but {found:04o}",
+                folder=folder,
+                mode=mode,
+                found=found_mode,
+            )
 
 
 def _load(

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from qpsmtpd.chain import ComponentError
-from qpsmtpd.configuration.lookup import DEFAULTS
+from qpsmtpd.configuration.reference import DEFAULTS
 from qpsmtpd.services.dns import wire_name
 from qpsmtpd.services.interfaces import (
     IConfiguration,

@@ -97,6 +97,12 @@ class LookupTests(FilesTestCase):
             ("/var/qmail/control", "/srv/smtp/config"),
         )
 
+    def test_program(self) -> None:
+        """PROCESS says where the program is, beside which config/ is; a bare name says nothing."""
+        for process, base in (("/opt/q/qpsmtpd", "/opt/q"), ("qpsmtpd", "/srv"), ("", "/srv")):
+            found = ControlFiles.from_environment({"PROCESS": process}, "/srv").directories
+            self.assertEqual(found, ("/var/qmail/control", f"{base}/config"))
+
     def test_chosen_directory_missing(self) -> None:
         """A QPSMTPD_CONFIG that does not exist is a slip, and not passed over."""
         with self.assertRaises(ConfigurationError) as caught:

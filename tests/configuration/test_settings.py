@@ -1,10 +1,12 @@
 """The engine's settings, from the control files that operators have."""
 
+import os
 import socket
 from collections.abc import Mapping
 
 from qpsmtpd.configuration.errors import ConfigurationErrors
-from qpsmtpd.configuration.settings import ENGINE_FILES, read_settings
+from qpsmtpd.configuration.reference import ENGINE_FILES
+from qpsmtpd.configuration.settings import read_settings
 from qpsmtpd.settings import Settings
 from qpsmtpd.smtp.limits import BareNewlines, Limits
 from tests.configuration.folders import FolderTestCase
@@ -21,7 +23,8 @@ class SettingsTests(FolderTestCase):
     def test_nothing_said(self) -> None:
         """Without control files the defaults hold, and the server has the host's name."""
         settings = self.read({})
-        self.assertEqual(settings, Settings(authserv_id=socket.gethostname()))
+        limits = Limits(command_time=1200, content_time=1200)
+        self.assertEqual(settings, Settings(authserv_id=socket.gethostname(), limits=limits))
         self.assertEqual(settings.me, socket.gethostname())
 
     def test_each_file(self) -> None:
@@ -53,6 +56,49 @@ class SettingsTests(FolderTestCase):
         files = {"me": "mail.example\n", "me-auth-results": "example.org\n"}
         self.assertEqual(self.read(files).authserv_id, "example.org")
         self.assertIsNone(self.read(files | {"me-auth-results": "none\n"}).authserv_id)
+
+    def test_zero_timeouts(self) -> None:
+        """0 says nothing: ``timeoutsmtpd`` leaves it to ``timeout``, and both to the default."""
+        for texts, expected in (
+            ({"timeoutsmtpd": "0", "timeout": "7"}, 7),
+            ({"timeoutsmtpd": "5", "timeout": "7"}, 5),
+            ({"timeoutsmtpd": "0", "timeout": "0"}, 1200),
+            ({}, 1200),
+        ):
+            self.configure({"timeoutsmtpd": "", "timeout": ""})
+            limits = self.read(texts).limits
+            self.assertEqual((limits.command_time, limits.content_time), (expected, expected))
+
+    def test_own_folder(self) -> None:
+        """Without ``spool_dir``, messages lie in ``~/tmp`` if that is there and the user's own."""
+        self.write("home/tmp/empty", "")
+        self.write("log/tmp/empty", "")
+        self.patch(os, "geteuid", lambda: 0)
+        self.assertIsNone(self.read({}, HOME=self.at("home")).spool_dir)
+        os.chown(self.at("home/tmp"), 4321, -1)
+        os.chown(self.at("log/tmp"), 4321, -1)
+        self.patch(os, "geteuid", lambda: 4321)
+        home, log = self.at("home"), self.at("log")
+        self.assertEqual(self.read({}, HOME=home, LOGDIR=log).spool_dir, self.at("home/tmp"))
+        self.assertEqual(self.read({}, LOGDIR=log).spool_dir, self.at("log/tmp"))
+        self.assertIsNone(self.read({}, HOME=self.top).spool_dir)
+        self.assertIsNone(self.read({}).spool_dir)
+        self.assertEqual(self.read({"spool_dir": "/other"}, HOME=home).spool_dir, "/other")
+        self.patch(os, "geteuid", lambda: 1234)
+        os.unlink(self.at("config/spool_dir"))
+        self.assertIsNone(self.read({}, HOME=home).spool_dir)
+
+    def test_spool_perms(self) -> None:
+        """The folder's mode is octal, and the user's alone unless somebody says otherwise."""
+        self.assertEqual(self.read({}).spool_perms, 0o700)
+        self.assertEqual(self.read({"spool_perms": "0750"}).spool_perms, 0o750)
+        [said] = self.errors({"spool_perms": "rwx"})
+        self.assertIn("expected an octal file mode", said)
+
+    def test_localiphost(self) -> None:
+        """A domain, or that in ``me``."""
+        self.assertIsNone(self.read({}).localiphost)
+        self.assertEqual(self.read({"localiphost": "Mx.example."}).localiphost, "mx.example")
 
     def test_timeout(self) -> None:
         """``timeout`` counts where ``timeoutsmtpd`` says nothing; ``limits`` before both."""

@@ -72,6 +72,9 @@ class PrivilegesTests(SynchronousTestCase):
         for path in ("a", "a/b", "a/b/c"):
             found = (self.folder / path).stat()
             self.assertEqual((found.st_uid, stat.S_IMODE(found.st_mode)), (nobody, 0o700))
+        make_folder(str(self.folder / "d/e"), "nobody", 0o2750)
+        modes = [stat.S_IMODE((self.folder / path).stat().st_mode) for path in ("d", "d/e")]
+        self.assertEqual(modes, [0o700, 0o2750])
         before = self.folder.stat()
         make_folder(str(self.folder), "nobody")
         self.assertEqual(self.folder.stat(), before)

@@ -316,6 +316,21 @@ class StartTests(ServiceTestCase):
         for path in ("var", "var/state", "spool", "spool/deep"):
             self.assertEqual(os.stat(self.at(path)).st_mode & 0o777, 0o700)
 
+    async def test_spool_perms(self) -> None:
+        """``spool_perms`` is the mode of a folder that is made; another one is told."""
+        self.write("config/spool_dir", self.at("spool/deep") + "\n")
+        self.write("config/spool_perms", "0750\n")
+        service = self.start()
+        self.assertEqual(os.stat(self.at("spool")).st_mode & 0o777, 0o700)
+        self.assertEqual(os.stat(self.at("spool/deep")).st_mode & 0o777, 0o750)
+        said = "Permissions on spool_dir"
+        self.assertFalse([each for each in self.events if said in (formatEvent(each) or "")])
+        self.write("config/spool_perms", "0700\n")
+        self.assertTrue(await service.reload())
+        self.assertEqual(os.stat(self.at("spool/deep")).st_mode & 0o777, 0o750)
+        [told] = [each for each in self.events if said in (formatEvent(each) or "")]
+        self.assertIn("are not 0700, but 0750", formatEvent(told) or "")
+
     async def test_no_folder_for_nothing(self) -> None:
         """Where no component keeps state, no folder is made for it."""
         self.start()
