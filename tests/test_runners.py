@@ -399,10 +399,11 @@ class SupervisionTests(RunnerTestCase):
         with connect(port) as client:
             client.sendmail("a@example.org", ["b@elsewhere.example"], "Subject: x\r\n\r\nx\r\n")
         current = services / "qpsmtpd" / "log" / "main" / "current"
-        until(
-            lambda: "tcpserver: status: 1/10" in current.read_text(),
-            lambda: current.read_text(),
-        )
+
+        def logged() -> bool:
+            return current.exists() and "tcpserver: status: 1/10" in current.read_text()
+
+        until(logged, lambda: current.read_text() if current.exists() else "no log")
 
 
 class UnitTests(SynchronousTestCase):

@@ -318,10 +318,15 @@ class SocketTests(ProcessTestCase):
                 self.joined(ours, back)
                 self.assertEqual(process.wait(LIMIT), 0)
 
+    def test_port_465(self) -> None:
+        """A client that tcpserver has from port 465 begins with TLS."""
+        certificate, key = write_certificate(str(self.folder), "mail.example")
+        self.configure("plugins", f"tls {certificate} {key}\nrcpt_ok\nqueue/maildir Maildir")
+        client, process = self.accepted(environ={**UCSPI, "TCPLOCALPORT": "465"})
+        self.send_letter(client)
+        self.assertEqual(process.wait(LIMIT), 0)
+
     def talk_tls(self, client: socket.socket) -> None:
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
         with client.makefile("rwb", buffering=0) as stream:
             stream.readline()
             stream.write(b"EHLO client.example\r\n")
@@ -329,6 +334,13 @@ class SocketTests(ProcessTestCase):
                 self.assertEqual(line[:3], b"250")
             stream.write(b"STARTTLS\r\n")
             self.assertEqual(stream.readline()[:3], b"220")
+        self.send_letter(client)
+
+    def send_letter(self, client: socket.socket) -> None:
+        """Begin TLS, and send a message."""
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
         with (
             context.wrap_socket(client) as secured,
             secured.makefile("rwb") as stream,
