@@ -88,7 +88,11 @@ class BadMailFrom:
         help="perm, temp, disconnect or temp_disconnect",
     )
     entries: tuple[Entry, ...] = control_file(
-        "badmailfrom", entry, default=(), help="addresses, domains and patterns, each with a reason"
+        "badmailfrom",
+        entry,
+        default=(),
+        example="@bulk.example No bulk mail",
+        help="addresses, domains and patterns, each with a reason",
     )
 
     _exact: dict[str, tuple[int, Entry]] = state(dict)

@@ -77,7 +77,11 @@ class BadMailFromTo:
         text, flag=True, default=False, help="say that the recipient does not exist"
     )
     entries: tuple[Entry, ...] = control_file(
-        "badmailfromto", entry, default=(), help="senders, each with a recipient it cannot write to"
+        "badmailfromto",
+        entry,
+        default=(),
+        example="boss@example.com staff@example.com",
+        help="senders, each with a recipient it cannot write to",
     )
     _senders: dict[str, set[str]] = state(dict)
 

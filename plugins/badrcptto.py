@@ -92,7 +92,10 @@ class BadRcptTo:
         policy.reject_type, default=policy.RejectType.PERM, help="what a refusal is"
     )
     entries: tuple[Entry, ...] = control_file(
-        "badrcptto", entry, help="addresses, domains and patterns to refuse"
+        "badrcptto",
+        entry,
+        example="@old.example We have moved",
+        help="addresses, domains and patterns to refuse",
     )
     _exact: dict[str, Entry] = state(dict)
     _patterns: tuple[tuple[re.Pattern[str], Entry], ...] = state(tuple)

@@ -160,15 +160,22 @@ class DNSBL:
         help="perm, temp, disconnect or temp_disconnect",
     )
     timeout: float = argument(seconds, default=30.0, help="seconds to wait for an answer")
-    zones: tuple[Zone, ...] = control_file("dnsbl_zones", zone, default=(), help="the zones to ask")
+    zones: tuple[Zone, ...] = control_file(
+        "dnsbl_zones", zone, default=(), example="zen.example", help="the zones to ask"
+    )
     allow: tuple[IPv4Network | IPv6Network, ...] = control_file(
-        "dnsbl_allow", allowed, default=(), help="clients that are not looked up"
+        "dnsbl_allow",
+        allowed,
+        default=(),
+        example="192.0.2.",
+        help="clients that are not looked up",
     )
     rejectmsg: str | None = control_file(
         "dnsbl_rejectmsg",
         text,
         default=None,
         first=True,
+        example="Ask postmaster@example.org",
         help="added to what refused clients are told",
     )
     rcpthosts: tuple[str, ...] = control_file(

@@ -311,7 +311,11 @@ class Greylisting:
     nfslock: str | None = argument(str, default=None, help="ignored: the store decides")
     upgrade: str | None = argument(str, default=None, help="ignored: the store decides")
     settings: tuple[tuple[tuple[str, Any], ...], ...] = control_file(
-        "denysoft_greylist", pairs, default=(), help="arguments that the line does not give"
+        "denysoft_greylist",
+        pairs,
+        default=(),
+        example="black_timeout 300",
+        help="arguments that the line does not give",
     )
     excluded: tuple[tuple[Exclusion, ...], ...] = control_file(
         "greylist_exclude_files",

@@ -101,7 +101,11 @@ class HostsAllow:
         integer, default=0, help="connections at once from one address; 0 for no limit"
     )
     entries: tuple[Entry, ...] = control_file(
-        "hosts_allow", entry, default=(), help="networks, each with a verdict"
+        "hosts_allow",
+        entry,
+        default=(),
+        example="192.0.2.0/24 DENY Not from there",
+        help="networks, each with a verdict",
     )
     _table: NetworkTable[Entry] = state(lambda: NetworkTable(()))
 

@@ -102,12 +102,15 @@ class TLS:
     required: bool = argument(
         text, flag=True, default=False, help="refuse mail that comes without TLS"
     )
-    ciphers: str = control_file("tls_ciphers", text, first=True, default="", help="for TLS 1.2")
+    ciphers: str = control_file(
+        "tls_ciphers", text, first=True, default="", example="HIGH:!aNULL", help="for TLS 1.2"
+    )
     protocols: frozenset[str] = control_file(
         "tls_protocols",
         protocols,
         first=True,
         default=frozenset(_SPOKEN.values()),
+        example="TLSv1_2:TLSv1_3",
         help="versions of TLS",
     )
     _context: Any = state(lambda: None)

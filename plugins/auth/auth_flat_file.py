@@ -89,7 +89,9 @@ class AuthFlatFile:
         help="what is offered: plain, login, cram-md5; unless given, what the file allows",
     )
     threads: int = argument(integer, default=2, help="hashes that are computed at the same time")
-    users: tuple[User, ...] = control_file("flat_auth_pw", user, help="user:password")
+    users: tuple[User, ...] = control_file(
+        "flat_auth_pw", user, example="joe@example.org:secret", help="user:password"
+    )
     reactor: Any = service(IReactorThreads)
     _stored: dict[str, str] = state(dict)
     _decoy: str | None = state(lambda: None)
