@@ -286,6 +286,10 @@ class TutorialTests(SynchronousTestCase):
         """Behind what the page configures, a PROXY header says who the client is."""
         self.follow("how-to/run-behind-a-load-balancer.md")
 
+    def test_share_state(self) -> None:
+        """What the page configures can be used, with the extra it names."""
+        self.follow("how-to/share-state.md")
+
     def test_moves(self) -> None:
         """An installation of another server is looked at, and served, as the pages say."""
         for name in ("qpsmtpd", "qmail-smtpd", "haraka"):

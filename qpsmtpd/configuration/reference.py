@@ -113,6 +113,11 @@ ENGINE_FILES: Final[Mapping[str, EngineFile]] = {
     "reverse_dns": EngineFile(
         "1 looks the name of each client up in the DNS before it is greeted.", "`0`", "1"
     ),
+    "store": EngineFile(
+        "What holds shared state: redis://HOST, unix://PATH of a Redis, or sqlite PATH.",
+        "store.sqlite in the folder of `--state`",
+        "redis://redis.example.org",
+    ),
     "extensions": EngineFile(
         "EHLO keywords: KEYWORD offers one, -KEYWORD does not.", "see EHLO", "-CHUNKING"
     ),
@@ -122,7 +127,7 @@ ENGINE_FILES: Final[Mapping[str, EngineFile]] = {
 }
 
 #: What is needed before a component can be asked; it is read from files alone.
-FILES_ONLY: Final = frozenset({"plugins", "plugin_dirs", "logging", "loglevel"})
+FILES_ONLY: Final = frozenset({"plugins", "plugin_dirs", "logging", "loglevel", "store"})
 
 #: What stands for a file that is not there, where that is a value; as in the Perl qpsmtpd.
 DEFAULTS: Final[Mapping[str, Callable[[], str]]] = {

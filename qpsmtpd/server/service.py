@@ -184,6 +184,10 @@ def _load(
 ) -> dict[str, Configuration]:
     found: dict[str, Configuration] = {}
     errors: dict[str, ConfigurationError] = {}
+    try:  # one store for all policies
+        registry.configure(control_files(options.directories, os.environ, os.getcwd()))
+    except ConfigurationError as error:
+        errors[str(error)] = error
     for policy in options.all_policies():
         files = control_files(options.directories, os.environ, os.getcwd(), policy)
         try:

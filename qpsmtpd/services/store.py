@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from qpsmtpd.services.interfaces import IStore, StoreError
 
-__all__ = ["BaseStore", "MemoryStore", "NamespacedStore", "SQLiteStore", "Table"]
+__all__ = ["BaseStore", "MemoryStore", "NamespacedStore", "SQLiteStore", "Table", "counter"]
 
 log = Logger()
 
@@ -82,7 +82,7 @@ class BaseStore(ABC):
             row = table.read(key)
             if row is None or _expired(row[1], now):
                 row = (b"0", _expiry(now, expires))
-            count = _number(key, row[0]) + by
+            count = counter(key, row[0]) + by
             table.write(key, b"%d" % count, row[1])
             return count
 
@@ -130,7 +130,11 @@ def _live(table: Table, key: str, now: float) -> bytes | None:
     return None if row is None or _expired(row[1], now) else row[0]
 
 
-def _number(key: str, value: bytes) -> int:
+def counter(key: str, value: bytes) -> int:
+    """Read a counter.
+
+    :raises StoreError: The value is none.
+    """
     try:
         return int(value)
     except ValueError as problem:

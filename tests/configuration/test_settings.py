@@ -228,5 +228,6 @@ class SettingsTests(FolderTestCase):
         read_settings(files, {})
         self.assertEqual(set(asked) - set(ENGINE_FILES), set())
         self.assertEqual(
-            set(ENGINE_FILES) - set(asked), {"plugins", "plugin_dirs", "logging", "loglevel"}
+            set(ENGINE_FILES) - set(asked),
+            {"plugins", "plugin_dirs", "logging", "loglevel", "store"},
         )
