@@ -88,7 +88,7 @@ def load(
     """Read and check a configuration.
 
     :param given: The components that were asked for settings, by their lines, started; ``None``
-        where that is still to be done, if there are any.
+        where that is still to be done, if there are any. An empty one: nobody is to be asked.
 
     :raises ConfigurationErrors: With everything that is wrong.
     """

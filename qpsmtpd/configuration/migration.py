@@ -111,7 +111,8 @@ class _Examination:
         if os.path.isdir(own):
             discovery.add_folders([own])
         try:
-            self._found = load(self.files, environ, services)
+            # With {} nobody is asked for settings: what lies in the files is looked at.
+            self._found = load(self.files, environ, services, given={})
         except ConfigurationErrors as several:
             self._errors = [each for each in several if each.found != "plugins" or each.file]
         self._lines()

@@ -101,6 +101,17 @@ class CompleteTests(FolderTestCase):
         for name in ("plugins", "plugin_dirs", "logging", "loglevel"):
             self.assertNotIn(name, remote.asked)
 
+    def test_nobody_asked(self) -> None:
+        """Who only looks at an installation has all of it checked by its files, and asks nobody."""
+        _, remote = self.load(plugins="remote\nrcpt_ok\n", me="file.example")
+        files = self.configure({"plugins": "remote\nrcpt_ok wrong\n"})
+        caught = self.assertRaises(ConfigurationErrors, load, files, {}, services, given={})
+        self.assertIn('TOP/config/plugins:2: "wrong": ', self.plain(caught))
+        files = self.configure({"plugins": "remote\nrcpt_ok\n"})
+        found = load(files, {}, services, given={})
+        self.assertEqual(len(found.chain.links), 2)
+        self.assertEqual((remote.asked, remote.life), ([], []))
+
     def test_no_value(self) -> None:
         """An answer without a line is the default, whatever the file says."""
         found, remote = self.load(plugins="remote", databytes="5", smtpgreeting="hello")
