@@ -140,6 +140,9 @@ class SMTPProtocol:
     :ivar receive: Reads from the client, for the hub.
     """
 
+    #: For the transport: we say who reads, see :class:`qpsmtpd.server.sockets.Accepted`.
+    starts_reading: Final = True
+
     __slots__ = (
         "_clogged",
         "_content_began",
@@ -433,6 +436,7 @@ class SMTPProtocol:
             hub.add(descriptor, self)
         except OSError as error:  # the system has no more to give; the transport reads, then
             log.warn("A connection is read by itself: {error}", error=error)
+            self.transport.startReading()
         else:
             self._descriptor = descriptor
             self.transport.stopReading()

@@ -7,18 +7,72 @@ import os
 import socket
 from typing import Any, Final
 
+from twisted.internet.address import IPv6Address
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.tcp import Connection, Server
 from twisted.internet.tcp import Port as TCPPort
 from twisted.internet.unix import Port as UNIXPort
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from qpsmtpd.configuration.errors import ConfigurationError
 
-__all__ = ["adopt", "close", "endpoint", "listen"]
+__all__ = ["Accepted", "adopt", "close", "endpoint", "listen"]
 
 #: Connections that may wait to be accepted, where the endpoint does not say. Those beyond
 #: Twisted's 50 lose a second, and more each time, before they try again.
 BACKLOG: Final = 1024
+
+
+class Accepted(Server):
+    """A connection whose protocol may have somebody else read from it.
+
+    Twisted's own is watched by the reactor at once, which takes a system call, and another one to
+    undo it; writes two texts about itself for logs that nobody may ever write; and ends the
+    socket before it closes it, which alone does the same. Without that a message that has a
+    connection of its own takes 21 system calls in place of 24, by ``strace``, and less of Python.
+    """
+
+    _shouldShutdown = False
+    reading = False
+    writing = False
+
+    def __init__(
+        self, sock: Any, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any
+    ) -> None:
+        Connection.__init__(self, sock, protocol, reactor)
+        if len(client) != 2:
+            self._addressType = IPv6Address
+        self.server = server
+        self.client = client
+        self.sessionno = sessionno
+        self.hostname = client[0]
+        if not getattr(protocol, "starts_reading", False):
+            self.startReading()
+        self.connected = 1
+
+    def logPrefix(self) -> str:
+        return f"SMTP,{self.sessionno},{self.hostname}"
+
+    def __repr__(self) -> str:
+        return f"<Accepted {self.logPrefix()}>"
+
+    def startReading(self) -> None:
+        self.reading = True
+        super().startReading()
+
+    def stopReading(self) -> None:
+        if self.reading:
+            self.reading = False
+            super().stopReading()
+
+    def startWriting(self) -> None:
+        self.writing = True
+        super().startWriting()
+
+    def stopWriting(self) -> None:
+        if self.writing:
+            self.writing = False
+            super().stopWriting()
 
 
 def endpoint(reactor: Any, description: str) -> Any:
@@ -49,6 +103,7 @@ def listen(reactor: Any, description: str, factory: Any) -> IListeningPort:
     if not IListeningPort.providedBy(outcome[0]):
         outcome[0].raiseException()
     port: IListeningPort = outcome[0]
+    _spare(port, factory)
     if description.startswith("systemd:"):
         _share(port)  # systemd has it, too
     elif isinstance(port, TCPPort | UNIXPort) and "backlog=" not in description:
@@ -68,6 +123,7 @@ def adopt(reactor: Any, description: str, descriptor: int, factory: Any) -> ILis
         family = bound.family
     port: IListeningPort = reactor.adoptStreamPort(descriptor, family, factory)
     os.close(descriptor)
+    _spare(port, factory)
     _share(port)
     return port
 
@@ -81,6 +137,13 @@ async def close(port: IListeningPort) -> None:
     stopped = port.stopListening()
     if stopped is not None:
         await stopped
+
+
+def _spare(port: Any, factory: Any) -> None:
+    """Make what a plain TCP port accepts cheaper, where somebody else reads for it."""
+    plain = type(port) is TCPPort and port.factory is factory  # a UNIX port is one, too
+    if plain and getattr(factory, "hub", None) is not None:
+        port.transport = Accepted
 
 
 def _share(port: Any) -> None:

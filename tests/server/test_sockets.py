@@ -7,7 +7,11 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IReactorFDSet, IReactorTime
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from qpsmtpd.configuration.errors import ConfigurationError
@@ -48,6 +52,37 @@ class ListenTests(TestCase):
             self.assertEqual(states.count(ESTABLISHED) == 300, not backlog)
             for client in waiting:
                 client.close()
+            await sockets.close(port)
+
+    async def test_accepted(self) -> None:
+        """A plain TCP port leaves the reading to protocols that say who reads, and to no others."""
+
+        class Reads(Protocol):
+            starts_reading = True
+
+        for protocol, watched in ((Reads, False), (Protocol, True)):
+            made: list[Any] = []
+
+            class Making(Factory):
+                hub = object()
+
+                def buildProtocol(
+                    self, addr: Any, protocol: Any = protocol, made: list[Any] = made
+                ) -> Any:
+                    made.append(protocol())
+                    return made[0]
+
+            port: Any = sockets.listen(reactor, "tcp:0:interface=127.0.0.1", Making())
+            with socket.create_connection(("127.0.0.1", port.getHost().port), 10) as client:
+                while not made or made[0].transport is None:
+                    await deferLater(IReactorTime(reactor), 0.01)
+                transport = made[0].transport
+                self.assertIsInstance(transport, sockets.Accepted)
+                self.assertEqual(transport in IReactorFDSet(reactor).getReaders(), watched)
+                self.assertIn(str(client.getsockname()[0]), repr(transport))
+                transport.connectionLost(Failure(CONNECTION_DONE))
+                self.assertEqual(client.recv(1), b"")
+            self.assertNotIn(transport, IReactorFDSet(reactor).getReaders())
             await sockets.close(port)
 
     def test_taken(self) -> None:
