@@ -355,6 +355,14 @@ class ChangeTests(SynchronousTestCase):
         octets = self.delivered(lambda headers: headers.delete("subject", -1))
         self.assertEqual(octets, MAIL.replace(b"SUBJECT: two\r\n", b""))
 
+    def test_delete_where(self) -> None:
+        """Of the fields of a name those can be deleted whose values somebody does not want."""
+        headers = message(MAIL).headers
+        self.assertEqual(headers.delete_where("subject", ("three", "To").__contains__), 0)
+        self.assertFalse(headers.changed)
+        octets = self.delivered(lambda headers: headers.delete_where("Subject", "two".__eq__))
+        self.assertEqual(octets, MAIL.replace(b"SUBJECT: two\r\n", b""))
+
     def test_delete_tells_how_many(self) -> None:
         """Deleting tells how many fields went, and nothing gone is no change."""
         headers = message(MAIL).headers

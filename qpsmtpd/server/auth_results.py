@@ -42,11 +42,14 @@ def clean(message: Message, own: str) -> None:
     """
     if not message.may_have(_NAME):
         return
+    ours = own.rstrip(".").lower()
+
+    def claims_to_be_ours(value: str) -> bool:
+        server = server_of(value)
+        return server is None or server.rstrip(".").lower() == ours
+
     headers = message.headers
-    for index in reversed(range(headers.count(_NAME))):
-        server = server_of(headers.get(_NAME, "", index) or "")
-        if server is None or server.rstrip(".").lower() == own.rstrip(".").lower():
-            headers.delete(_NAME, index)
+    headers.delete_where(_NAME, claims_to_be_ours)
     if not _signed(headers):
         headers.rename(_NAME, _RENAMED)
 
