@@ -53,9 +53,11 @@ class LoggedMachine(ServerMachine):
     def _shown(self, line: bytes) -> str:
         """A command line as it may be logged."""
         text = line.rstrip(b"\r\n").decode("utf-8", "replace")
-        auth = _AUTH.fullmatch(text)
-        if auth is not None:
+        if text.lstrip()[:4].upper() == "AUTH":
             self._suspicious = True
+            auth = _AUTH.fullmatch(text)
+            if auth is None:  # AUTHPLAIN, AUTH=PLAIN: no command, but with credentials all the same
+                return f"AUTH {HIDDEN}"
             mechanism = f" {auth[1].upper()}" if auth[1] else ""
             return f"AUTH{mechanism}{f' {HIDDEN}' if (auth[2] or '').strip() else ''}"
         verb = line.split(None, 1)[0].upper() if line.strip() else b""

@@ -89,6 +89,9 @@ class DialogueTests(ComponentTestCase):
             f"AUTH X-OTHER {SECRET}",
             f"AUTH {SECRET}",
             f"AUTH\tPLAIN\t{SECRET}",
+            f"AUTH=PLAIN {SECRET}",
+            f"AUTHPLAIN {SECRET}",
+            f"AUTH: {SECRET}",
         ):
             conversation = self.open(Recorder(auth=deny("no")))
             conversation.send("EHLO client.example")
