@@ -261,12 +261,14 @@ class SMTPService(Service):
         numbers = [each.connections for each in found.values()]
         wanted = sum(numbers) if all(numbers) else 0
         most = provide(wanted)
+        # What is left for each policy without a limit of its own; 0 where the system has none.
+        rest = max(1, (most - sum(numbers)) // numbers.count(0)) if most and not wanted else 0
         return {
             policy: dataclasses.replace(
                 each,
                 connections=max(1, each.connections * most // wanted)
                 if wanted
-                else each.connections or most,
+                else each.connections or rest,
             )
             for policy, each in found.items()
         }

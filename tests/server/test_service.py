@@ -17,6 +17,7 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from twisted.trial.unittest import TestCase
 
 from qpsmtpd.configuration.errors import ConfigurationError, ConfigurationErrors
+from qpsmtpd.server import service as service_module
 from qpsmtpd.server.options import ServerOptions
 from qpsmtpd.server.service import SMTPService, check
 from tests.configuration.folders import FolderTestCase
@@ -436,6 +437,24 @@ class PolicyTests(ServiceTestCase):
         for number in (0, 1):
             await self.connect(service, number)
             self.assertIn("from your address", await self.turned_away(service, number))
+
+    def test_without_limits(self) -> None:
+        """Policies without a limit on connections share what the system has descriptors for."""
+        self.write("config/limits", "connections 0\n")
+        self.write("submission/limits", "connections 30\n")
+        other = self.at("other")
+        self.write("other/limits", "connections 0\n")
+        asked: list[int] = []
+
+        def provide(connections: int) -> int:
+            asked.append(connections)
+            return 230
+
+        self.patch(service_module, "provide", provide)
+        folders = ("", self.at("submission"), other)
+        service = self.start(TCP, TCP, TCP, policies=folders)
+        limits = [service.factories[each].generation.settings.connections for each in folders]
+        self.assertEqual((limits, asked), ([100, 30, 100], [0]))
 
     async def test_reload(self) -> None:
         """A reload reaches every policy."""
