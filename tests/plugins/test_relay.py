@@ -1,9 +1,10 @@
 """The plugin relay."""
 
 import os
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from typing import Any
 
+from qpsmtpd.plugins import relay as relay_module
 from qpsmtpd.plugins.rcpt_ok import RcptOk
 from qpsmtpd.plugins.relay import Relay, clients
 from qpsmtpd.testing import ComponentTestCase
@@ -114,6 +115,20 @@ class RelayTests(ComponentTestCase):
         """``morerelayclients`` counts like ``relayclients``, behind ``norelayclients``."""
         self.assertTrue(self.may("192.0.2.5", more=("192.0.2.0/24",)))
         self.assertFalse(self.may("192.0.2.5", more=("192.0.2.0/24",), no=("192.0.2.5",)))
+
+    def test_no_database(self) -> None:
+        """Without a database nobody's address is written in all the forms that keys may have."""
+        asked: list[str] = []
+
+        def forms(ip: str) -> Iterator[str]:
+            asked.append(ip)
+            return iter(())
+
+        self.patch(relay_module, "_forms", forms)
+        self.assertFalse(self.may("2001:db8::1", keys=frozenset()))
+        self.assertEqual(asked, [])
+        self.assertFalse(self.may("2001:db8::1", keys={b"192.0.2.1"}))
+        self.assertEqual(asked, ["2001:db8::1"])
 
     def test_database(self) -> None:
         """Keys of ``morerelayclients.cdb`` are addresses, or what those begin with."""
