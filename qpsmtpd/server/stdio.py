@@ -45,6 +45,12 @@ _PIECE: Final = 65536
 
 _NO_NAME: Final = re.compile(r"[^A-Za-z0-9.\[\]-]")
 
+#: What would end the word or the line that a user's name stands in.
+_NO_USER: Final = re.compile("[^!-~]")
+
+#: Characters of a user's name; RFC 1413 allows 512.
+_USER_LIMIT: Final = 255
+
 
 def describe_client(session: Session, environ: Mapping[str, str]) -> None:
     """Tell a session what the super-server knows of its client.
@@ -61,7 +67,8 @@ def describe_client(session: Session, environ: Mapping[str, str]) -> None:
     session.local_port = _port(environ, "TCPLOCALPORT")
     # Whoever runs the client's name server or ident daemon chose these octets.
     session.remote_host = _NO_NAME.sub("", environ.get("TCPREMOTEHOST", "")) or None
-    session.remote_info = environ.get("TCPREMOTEINFO") or None
+    user = environ.get("TCPREMOTEINFO", "")[:_USER_LIMIT]
+    session.remote_info = _NO_USER.sub("?", user) or None
     if environ.get("PROTO") == "SSL":
         session.tls = TLSState(
             environ.get("SSL_PROTOCOL", "TLS"), environ.get("SSL_CIPHER", "unknown")

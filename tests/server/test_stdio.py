@@ -63,12 +63,14 @@ class ClientTests(SynchronousTestCase):
             {
                 "TCPREMOTEIP": "::ffff:192.0.2.9",
                 "TCPREMOTEHOST": "a\r\nb_c.example",
+                "TCPREMOTEINFO": "a\r\n250 b\udcff\x1b[1m@c",
                 "TCPREMOTEPORT": "²",
                 "TCPLOCALPORT": "",
             }
         )
         self.assertEqual(session.remote_ip, "192.0.2.9")
         self.assertEqual(session.remote_host, "abc.example")
+        self.assertEqual(session.remote_info, "a??250?b??[1m@c")
         self.assertEqual((session.remote_port, session.local_port), (0, 0))
 
     def test_tls_by_super_server(self) -> None:
