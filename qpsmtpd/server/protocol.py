@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -901,7 +902,10 @@ def _data_decided(self: SMTPProtocol, verdict: Verdict | None, transaction: Tran
             self._reset()
             return
     settings = self.generation.settings
-    transaction.message = Message(Spool(settings.size_threshold, settings.spool_dir))
+    # What is no header section to us, and is one to others, could hold what we have to remove.
+    header_limit = self._machine.limits.header_size or sys.maxsize
+    spool = Spool(settings.size_threshold, settings.spool_dir)
+    transaction.message = Message(spool, header_limit)
     self._refused = None
     self._content_began = self.factory.now
 

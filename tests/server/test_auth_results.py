@@ -16,6 +16,7 @@ from qpsmtpd.verdicts import OK, deny
 from tests.recorder import Recorder
 
 ID = "mail.example"
+NAME = "Authentication-Results"
 PLAIN = "AUTH PLAIN " + b64encode(b"\0anna@example.org\0secret").decode()
 
 
@@ -135,6 +136,14 @@ class ForeignFieldTests(ComponentTestCase):
             "Authentication-Results: mail.example; spf=pass",
         )
         self.assertNotIn(b"spf=pass", octets)
+
+    def test_own_is_removed_from_large_headers(self) -> None:
+        """They are found in all of a header section that is as large as its limit lets it be."""
+        fields = "\r\n".join(["X: " + "x" * 900] * 1200)
+        for limit in (0, 2_000_000):
+            conversation = self.open(authserv_id=ID, header_size=limit)
+            conversation.message(f"{fields}\r\n{NAME}: {ID}; spf=pass\r\n\r\nwords")
+            self.assertNotIn(b"spf=pass", self.queue.messages[-1].content)
 
     def test_others_are_renamed(self) -> None:
         """Those of other servers are renamed, each of them, where they stand."""
