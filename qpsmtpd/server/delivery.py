@@ -14,6 +14,7 @@ What an application has for Twisted's server, as components of a chain::
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from functools import partial
 from ipaddress import ip_address
@@ -76,6 +77,7 @@ _UNDECIDED: Final = Reply(450, "No plugin decided if relaying is allowed", "4.7.
 _NOT_QUEUED: Final = Reply(451, "Queuing declined or disabled; try again later", "4.3.0")
 _STORAGE: Final = Reply(452, "Insufficient system storage", "4.3.1")
 _TOO_BIG: Final = Reply(552, "Message too big", "5.3.4")
+_HEADER_TOO_BIG: Final = Reply(552, "Header section too big", "5.3.4")
 _BARE_NEWLINE: Final = Reply(
     550, "Message refused: bare CR or LF; lines end with CR LF (RFC 5321, 2.3.8)", "5.6.0"
 )
@@ -310,6 +312,7 @@ class _Incoming:
         self._lines: list[bytes] = []
         self._size = 0
         self._message_size = 0
+        self._in_header = True
         #: What a component is still thinking about, and at which hook.
         self._pending: tuple[str, Deferred[Verdict | None]] | None = None
         #: Octets that the hook ``content`` was asked about.
@@ -324,7 +327,8 @@ class _Incoming:
             reply = self._refused
             self._delivery._reset(self.transaction)
             raise _error(reply, octets=True)
-        self.transaction.message = Message(Spool(settings.size_threshold, settings.spool_dir))
+        spool = Spool(settings.size_threshold, settings.spool_dir)
+        self.transaction.message = Message(spool, settings.limits.header_size or sys.maxsize)
 
     def line(self, line: bytes) -> None:
         limits = self._delivery.settings.limits
@@ -337,6 +341,10 @@ class _Incoming:
         self._message_size += len(line) + 2
         if self._message_size > limits.message_size > 0:
             raise _error(_TOO_BIG, octets=True)
+        if self._in_header:
+            if self._message_size > limits.header_size > 0:
+                raise _error(_HEADER_TOO_BIG, octets=True)
+            self._in_header = bool(line)
         if self._size >= _PIECE:
             self._store()
 

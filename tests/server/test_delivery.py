@@ -403,6 +403,21 @@ class ChainDeliveryTests(SynchronousTestCase):
         )
         self.assertEqual(stock.message("a: b", "", "x" * 20)[-1], "250 2.0.0 Queued")
 
+    def test_header_limit(self) -> None:
+        """So is the header section; and in one that may be large, nothing can be hidden."""
+        for limit in (1_200_000, 0):
+            limits = Limits(header_size=limit)
+            settings = Settings(me="mail.example", authserv_id="mail.example", limits=limits)
+            stock = Stock(settings=settings)
+            forged = "Authentication-Results: mail.example; spf=pass"
+            stock.message(*["X: " + "x" * 900] * 1200, forged, "", "x")
+            self.assertNotIn(b"spf=pass", stock.queue.messages[0].content)
+        stock = Stock(settings=Settings(me="mail.example", limits=Limits(header_size=30)))
+        stock.envelope("b@mail.example")
+        replies = stock.say("DATA", "a: b", "c: " + "d" * 30, "", "x", ".")
+        self.assertEqual(replies[-1], "552 5.3.4 Header section too big")
+        self.assertEqual(stock.message("a: b", "", "x" * 30)[-1], "250 2.0.0 Queued")
+
     def test_bare_newlines(self) -> None:
         """A bare CR or LF is refused, replaced or kept, as the settings say."""
         for policy, reply, content in (
