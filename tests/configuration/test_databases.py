@@ -50,6 +50,25 @@ class OpenTests(DatabaseTestCase):
         self.assertNotIn(b"new.example", found)
         self.assertIn(b"new.example", open_database(self.at("more.cdb")))
 
+    def test_overwritten(self) -> None:
+        """A database that is cut short in its place is an error, and not the end of the process."""
+        path = self.make("more.cdb", *(f"{number}.example" for number in range(5000)))
+        script = (
+            "import os, sys\n"
+            "from qpsmtpd.configuration.databases import open_database\n"
+            "found = open_database(sys.argv[1])\n"
+            "assert b'1.example' in found\n"
+            "os.truncate(sys.argv[1], 0)\n"
+            "try:\n"
+            "    b'2.example' in found\n"
+            "except OSError:\n"
+            "    print('an error')\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, path], capture_output=True, text=True, check=False
+        )
+        self.assertEqual((done.returncode, done.stdout), (0, "an error\n"), done.stderr)
+
     def test_memory(self) -> None:
         """A database of many megabytes is not loaded."""
         path = self.make("more.cdb", *(f"{number}.{'x' * 200}.example" for number in range(60_000)))
