@@ -613,6 +613,7 @@ _CITATION: Final = re.compile(
 _TITLES: Final = {
     1034: "Domain names: concepts and facilities",
     1035: "Domain names: implementation and specification",
+    1413: "Identification protocol",
     1870: "Message size declaration",
     2034: "Enhanced error codes in SMTP",
     2047: "Non-ASCII text in header fields",
