@@ -81,8 +81,8 @@ class Reply:
     def led_by(self, line: str) -> "Reply":
         """This reply, with one more line in front of its own.
 
-        Its own are not cleaned and written again, which would take nine tenths of the time of a
-        reply to EHLO (``python -m benchmarks messages``).
+        Its own are not cleaned and written again, which would take half of the time of the
+        EHLO step (``python -m benchmarks messages``).
 
         :param line: May come from outside, as the constructor's text.
         """
