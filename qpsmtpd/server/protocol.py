@@ -344,6 +344,11 @@ class SMTPProtocol:
         if self.transport is not None:
             self.transport.abortConnection()
 
+    @property
+    def waits(self) -> bool:
+        """Whether somebody is asked and has not answered yet."""
+        return self._waiting is not None
+
     def shut_down(self) -> bool:
         """Let the session come to its end; whether a message is on its way in it."""
         if self._machine.receiving or self._waiting is not None:

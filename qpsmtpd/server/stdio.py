@@ -7,11 +7,14 @@ xinetd leave it to the socket on descriptor 0.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
 import socket
 import stat
+import struct
+import termios
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from threading import Thread
 from types import MappingProxyType
@@ -39,6 +42,9 @@ log: Final = Logger()
 
 #: What a client is told whose server has a configuration that cannot be used.
 _UNUSABLE: Final = b"421 4.3.0 unable to read controls\r\n"
+
+#: Seconds between two looks whether all is answered that standard input said before its end.
+_LOOK: Final = 0.05
 
 #: Octets that are carried at once between pipes and the session.
 _PIECE: Final = 65536
@@ -91,6 +97,15 @@ class _OneSession(SMTPFactory):
         self._environ = environ
         self.over: Deferred[None] = Deferred()
 
+    @property
+    def busy(self) -> bool:
+        """Whether the session has not begun, or has something to read or to answer."""
+        if not self.protocols:
+            return not self.over.called
+        [protocol] = self.protocols
+        handle = protocol.transport.getHandle()
+        return protocol.waits or _unread(handle.fileno()) > 0
+
     def session(self, ip: str, port: int, local_ip: str = "", local_port: int = 0) -> Any:
         protocol = super().session(ip, port, local_ip, local_port)
         if isinstance(protocol, SMTPProtocol):
@@ -112,10 +127,13 @@ def main(directories: Sequence[str], state: str, grace: float) -> int:
 
     :returns: The exit status: 1 if there was no session.
     """
-    connection, pump = _take_descriptors()
     from twisted.internet import reactor as global_reactor
 
     reactor: Any = global_reactor
+    ended: Deferred[Callable[[], None]] = Deferred()
+    connection, pump = _take_descriptors(
+        lambda hang_up: reactor.callFromThread(ended.callback, hang_up)
+    )
     begin_plainly()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is read again is for the next process
     registry = ServiceRegistry(reactor, state)
@@ -156,6 +174,7 @@ def main(directories: Sequence[str], state: str, grace: float) -> int:
 
     served = _Served(factory, start, registry, connection, grace)
     reactor.callWhenRunning(served.begin, reactor)
+    ended.addCallback(lambda hang_up: served.input_ended(reactor, hang_up))
     reactor.addSystemEventTrigger("before", "shutdown", served.end)
     reactor.run()
     _join(pump)
@@ -208,6 +227,16 @@ class _Served:
             connection.close()
         await factory.over
 
+    def input_ended(self, reactor: Any, hang_up: Callable[[], None]) -> None:
+        """Hang up for a client whose pipe has ended, once all is answered that it said.
+
+        The end of a pipe says nothing of its reader: it may wait for the answers still.
+        """
+        if self._factory.busy:
+            reactor.callLater(_LOOK, self.input_ended, reactor, hang_up)
+        else:
+            hang_up()
+
     def _failed(self, failure: Failure) -> None:
         self.failure = failure
         log.failure("qpsmtpd cannot start", failure)
@@ -241,8 +270,18 @@ def _complain(line: str) -> None:
 # Descriptors.
 
 
-def _take_descriptors() -> tuple[socket.socket, Thread | None]:
+def _unread(descriptor: int) -> int:
+    """Octets that a socket has and nobody has read."""
+    [count] = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+    return int(count)
+
+
+def _take_descriptors(
+    ended: Callable[[Callable[[], None]], None],
+) -> tuple[socket.socket, Thread | None]:
     """Take what the session is spoken on, and leave nothing of it on descriptors 0, 1 and 2.
+
+    :param ended: Called in a thread when a pipe has ended, with what hangs up for it.
 
     :returns: A connected socket; and, where it is not the client's own, who carries octets
         from it to standard output until the session ends.
@@ -252,7 +291,7 @@ def _take_descriptors() -> tuple[socket.socket, Thread | None]:
     if stat.S_ISSOCK(os.fstat(0).st_mode) and _same(0, 1):
         connection, pump = socket.socket(fileno=os.dup(0)), None
     else:
-        connection, pump = _through_pipes(os.dup(0), os.dup(1))
+        connection, pump = _through_pipes(os.dup(0), os.dup(1), ended)
     _forget(0)
     _forget(1)
     return connection, pump
@@ -269,7 +308,9 @@ def _forget(descriptor: int) -> None:
     os.close(nowhere)
 
 
-def _through_pipes(source: int, sink: int) -> tuple[socket.socket, Thread]:
+def _through_pipes(
+    source: int, sink: int, ended: Callable[[Callable[[], None]], None]
+) -> tuple[socket.socket, Thread]:
     """A socket in the place of two pipes, so that a session is the same on both.
 
     The reading thread ends with the process, the writing one when the session has ended.
@@ -280,6 +321,12 @@ def _through_pipes(source: int, sink: int) -> tuple[socket.socket, Thread]:
         try:
             while piece := os.read(source, _PIECE):
                 theirs.sendall(piece)
+        except OSError:
+            return  # the session has ended
+        ended(hang_up)
+
+    def hang_up() -> None:
+        try:
             theirs.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # the session has ended

@@ -227,6 +227,18 @@ class PipeTests(ProcessTestCase):
         self.through_pipes(LETTER.replace("x\n.", line * 5000 + "."), UCSPI)
         self.assertEqual(self.message().count(line), 5000)
 
+    def test_end_of_input(self) -> None:
+        """All that a pipe said before its end is answered, and its message is taken."""
+        said = self.through_pipes(LETTER, UCSPI, stay=False)
+        self.assertEqual([line[:3] for line in said[-5:]], ["250", "250", "354", "250", "221"])
+        self.assertIn("client.example", self.message())
+
+    def test_end_without_quit(self) -> None:
+        """The process ends with its input, also where nobody said QUIT."""
+        said = self.through_pipes(LETTER.replace("QUIT\n", ""), UCSPI, stay=False)
+        self.assertEqual(said[-1][:3], "250")
+        self.assertIn("client.example", self.message())
+
     def test_client_goes(self) -> None:
         """A client that goes in the middle leaves nothing behind, and the process ends."""
         said = self.through_pipes(LETTER.partition(".\nQ")[0], UCSPI, stay=False)
