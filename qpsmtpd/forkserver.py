@@ -51,9 +51,8 @@ def forkserver_words(arguments: Sequence[str]) -> list[str]:
     )
     parser.add_argument(
         *("-H", "--no-rdns"),
-        action=_Meaningless,
-        nargs=0,
-        meaning="names are looked up only if the control file reverse_dns says so",
+        action="store_true",
+        help="look clients' names up only if the control file reverse_dns says so",
     )
     parser.set_defaults(max_from_ip=5, workers=1)
     options = parser.parse_args(arguments)
@@ -79,7 +78,7 @@ def prefork_words(arguments: Sequence[str]) -> list[str]:
         parser.add_argument(
             option, action=_Meaningless, nargs=arguments_taken, type=int, meaning=meaning
         )
-    parser.set_defaults(max_from_ip=10, workers=len(os.sched_getaffinity(0)))
+    parser.set_defaults(max_from_ip=10, workers=len(os.sched_getaffinity(0)), no_rdns=False)
     options = parser.parse_args(arguments)
     return _words(options, [options.port], options.children)
 
@@ -158,6 +157,8 @@ def _words(options: argparse.Namespace, ports: Sequence[int], clients: int) -> l
     ):
         if value is not None:
             words += [f"--{name}", str(value)]
+    if not options.no_rdns:  # both always looked them up
+        words.append("--reverse-dns")
     return words
 
 

@@ -38,6 +38,8 @@ class Options(_Options):
         ["max-from-ip", None, None, "Connections at once from one address.", int],
     ]
 
+    optFlags = [["reverse-dns", None, "Look clients' names up, whatever reverse_dns says."]]
+
     def __init__(self) -> None:
         super().__init__()
         self.directories: list[str] = []
@@ -97,6 +99,7 @@ class Options(_Options):
             policies=tuple(self.policies) if any(self.policies) else (),
             connections=self["limit-connections"],
             connections_per_address=self["max-from-ip"],
+            reverse_dns=bool(self["reverse-dns"]),
         )
 
 

@@ -60,6 +60,7 @@ class ForkserverTests(OptionsTestCase):
                 endpoints=("tcp:2525:interface=0.0.0.0",),
                 connections=15,
                 connections_per_address=5,
+                reverse_dns=True,
             ),
         )
 
@@ -79,6 +80,7 @@ class ForkserverTests(OptionsTestCase):
             connections_per_address=0,
             user="mail",
             pid_file="/run/q.pid",
+            reverse_dns=True,
         )
         pid = ["--pid-file", "/run/q.pid"]
         self.assertEqual(self.forked(*short, *pid), wanted)
@@ -121,11 +123,12 @@ class ForkserverTests(OptionsTestCase):
         self.assertEqual(self.forked().user, "smtpd")
         self.assertEqual(self.forked("-u", "mail").user, "mail")
 
-    def test_no_effect(self) -> None:
-        """An option that means nothing any more is taken, and its user is told."""
-        self.assertEqual(self.forked("-H"), self.forked())
-        self.forked("--no-rdns")
-        self.assertIn("qpsmtpd-forkserver: --no-rdns has no effect: ", self.said)
+    def test_no_rdns(self) -> None:
+        """Clients' names are looked up, as they were, unless it is told not to."""
+        self.assertTrue(self.forked().reverse_dns)
+        self.assertFalse(self.forked("-H").reverse_dns)
+        self.assertFalse(self.forked("--no-rdns").reverse_dns)
+        self.assertEqual(self.said, "")
 
     def test_bad(self) -> None:
         """A value that makes no sense is refused, with what was expected."""

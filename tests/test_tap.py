@@ -42,7 +42,7 @@ class OptionsTests(SynchronousTestCase):
             *("--proxy-from", "192.0.2.0/24", "--proxy-from", "2001:db8::1"),
             *("--proxy-from", "unix", "--workers", "3", "--user", "mail", "--grace", "2m"),
             *("--state", "s", "--pid-file", "p", "--policy", "/c"),
-            *("--limit-connections", "15", "--max-from-ip", "5"),
+            *("--limit-connections", "15", "--max-from-ip", "5", "--reverse-dns"),
         )
         self.assertEqual(
             options,
@@ -58,6 +58,7 @@ class OptionsTests(SynchronousTestCase):
                 policies=("", "/c"),
                 connections=15,
                 connections_per_address=5,
+                reverse_dns=True,
             ),
         )
 

@@ -26,6 +26,7 @@ class ServerOptions:
         ``directories``, or ``""``. May be shorter than ``endpoints``.
     :ivar connections: Connections at once, in the place of what control files say.
     :ivar connections_per_address: Connections at once from one address, likewise.
+    :ivar reverse_dns: Whether clients' names are looked up whatever control files say.
     """
 
     directories: tuple[str, ...] = ()
@@ -39,6 +40,7 @@ class ServerOptions:
     policies: tuple[str, ...] = ()
     connections: int | None = None
     connections_per_address: int | None = None
+    reverse_dns: bool = False
 
     def policy(self, number: int) -> str:
         """The folder of control files that an endpoint has for itself, or ``""``."""

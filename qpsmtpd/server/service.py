@@ -255,7 +255,7 @@ class SMTPService(Service):
     def _settings(self, configurations: dict[str, Configuration]) -> dict[str, Settings]:
         """The settings of each policy, as far as this process can have them."""
         found = {
-            policy: _shared(_limited(each.settings, self.options), self._share)
+            policy: _shared(_overruled(each.settings, self.options), self._share)
             for policy, each in configurations.items()
         }
         numbers = [each.connections for each in found.values()]
@@ -473,14 +473,15 @@ async def _start_all(chains: list[Chain]) -> None:
         raise
 
 
-def _limited(settings: Settings, options: ServerOptions) -> Settings:
-    """The settings with the limits of the command line."""
+def _overruled(settings: Settings, options: ServerOptions) -> Settings:
+    """The settings with what the command line says in their place."""
     given: dict[str, Any] = {
         "connections": options.connections,
         "connections_per_address": options.connections_per_address,
+        "reverse_dns": options.reverse_dns or None,
     }
     return dataclasses.replace(
-        settings, **{name: limit for name, limit in given.items() if limit is not None}
+        settings, **{name: value for name, value in given.items() if value is not None}
     )
 
 

@@ -438,6 +438,16 @@ class PolicyTests(ServiceTestCase):
             await self.connect(service, number)
             self.assertIn("from your address", await self.turned_away(service, number))
 
+    async def test_names(self) -> None:
+        """Names of clients are looked up where the command line says so, in each policy."""
+        self.write("submission/reverse_dns", "0\n")
+        for asked in (False, True):
+            service = self.both(reverse_dns=asked)
+            found = {
+                factory.generation.settings.reverse_dns for factory in service.factories.values()
+            }
+            self.assertEqual(found, {asked})
+
     def test_without_limits(self) -> None:
         """Policies without a limit on connections share what the system has descriptors for."""
         self.write("config/limits", "connections 0\n")
