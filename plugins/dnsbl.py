@@ -75,6 +75,7 @@ from qpsmtpd.configuration.values import (
     text,
 )
 from qpsmtpd.interfaces import Answer, IConnect, IRcpt, IResolver, ResolverError
+from qpsmtpd.networks import client_address
 from qpsmtpd.policy import Reject, RejectType
 from qpsmtpd.scope import Work
 from qpsmtpd.session import Session, Transaction
@@ -208,7 +209,7 @@ class DNSBL:
         if not self.zones:
             policy.report(session, _NAME, "skip, no zones", 7)
             return None
-        address = _address(session.remote_ip)
+        address = client_address(session.remote_ip)
         if address is None or any(address in each for each in self.allow):
             policy.report(session, _NAME, "skip, not looked up", 7)
             return None
@@ -317,16 +318,6 @@ _REJECTS: Final = {"0": Reject.NO, "naughty": Reject.NAUGHTY}
 def _counts(zone: Zone, found: list[str]) -> bool:
     """Whether one of the answers is a return code that counts."""
     return any(each in codes for each in map(ip_address, found) for codes in zone.codes)
-
-
-def _address(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None  # a UNIX socket
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
 
 
 def _reversed(address: IPv4Address | IPv6Address) -> str:

@@ -48,6 +48,7 @@ from qpsmtpd import policy
 from qpsmtpd.component import PluginMaker, argument, component, service
 from qpsmtpd.configuration.values import seconds
 from qpsmtpd.interfaces import Answer, IConnect, IResolver, ResolverError
+from qpsmtpd.networks import client_address
 from qpsmtpd.policy import Reject, RejectType
 from qpsmtpd.session import Session
 from qpsmtpd.verdicts import Verdict
@@ -81,7 +82,7 @@ class FCrDNS:
         if reason := policy.immunity(session):
             policy.report(session, _NAME, f"skip, {reason}")
             return None
-        address = _address(session.remote_ip)
+        address = client_address(session.remote_ip)
         if address is None:
             policy.report(session, _NAME, "skip, no address")
             return None
@@ -153,16 +154,6 @@ class FCrDNS:
 
 def _shown(address: IPv4Address | IPv6Address) -> str:
     return str(address) if address.version == 4 else f'"{address}"'  # a colon needs quotes
-
-
-def _address(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None  # a UNIX socket
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
 
 
 maker = PluginMaker(_NAME, FCrDNS)

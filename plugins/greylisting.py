@@ -55,7 +55,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any, Final
 
 from twisted.logger import Logger
@@ -75,6 +75,7 @@ from qpsmtpd.configuration.values import (
     yes_no,
 )
 from qpsmtpd.interfaces import IData, ILifecycle, IMail, IRcpt, IStore
+from qpsmtpd.networks import client_address
 from qpsmtpd.session import Session, Transaction
 from qpsmtpd.smtp.address import Address
 from qpsmtpd.verdicts import Verdict, defer
@@ -390,7 +391,7 @@ class Greylisting:
         """The name of the record; the address stands there as a number, as in upstream."""
         parts = []
         if self.rules.remote_ip:
-            address = _address(session.remote_ip)
+            address = client_address(session.remote_ip)
             prefix = self.rules.ipv4_prefix
             if isinstance(address, IPv6Address):
                 prefix = self.rules.ipv6_prefix
@@ -412,7 +413,7 @@ class Greylisting:
         country = session.note("geoip_country")
         if isinstance(country, str) and country.upper() in map(str.upper, self.rules.geoip):
             return f"country {country}"
-        address = _address(session.remote_ip)
+        address = client_address(session.remote_ip)
         if address is None and self.rules.remote_ip:
             return "no address"
         host = session.remote_host.lower() if session.remote_host else None
@@ -444,14 +445,6 @@ def _mailbox(address: Address) -> str:
     if address.domain is None:
         return address.mailbox
     return f"{address.mailbox[: -len(address.domain)]}{address.domain_lower}"
-
-
-def _address(remote_ip: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(remote_ip.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 maker = PluginMaker(_NAME, Greylisting)

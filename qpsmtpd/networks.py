@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final, Generic, TypeAlias, TypeVar
 
-__all__ = ["Network", "NetworkTable", "unmapped"]
+__all__ = ["Network", "NetworkTable", "client_address", "unmapped"]
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -30,6 +30,21 @@ def unmapped(ip: str) -> str:
         return ip
     mapped = IPv6Address(ip).ipv4_mapped
     return ip if mapped is None else str(mapped)
+
+
+def client_address(remote_ip: str) -> IPv4Address | IPv6Address | None:
+    """The address of a client; ``None`` for one that has none, on a UNIX socket.
+
+    :param remote_ip: As ``Session.remote_ip`` has it. A zone behind ``%`` is left out, and a mapped
+        address is one of IPv4.
+    """
+    try:
+        address = ip_address(remote_ip.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
 
 
 class NetworkTable(Generic[T]):

@@ -6,12 +6,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from qpsmtpd.networks import NetworkTable, unmapped
+from qpsmtpd.networks import NetworkTable, client_address, unmapped
 
 
 def table(*networks: str) -> NetworkTable[str]:
     """A table in which each network's value is its own text."""
     return NetworkTable((ip_network(each), each) for each in networks)
+
+
+class ClientAddressTests(SynchronousTestCase):
+    def test_forms(self) -> None:
+        """A mapped address is one of IPv4, a zone is left out, and a UNIX socket has none."""
+        self.assertEqual(client_address("192.0.2.1"), ip_address("192.0.2.1"))
+        self.assertEqual(client_address("::ffff:192.0.2.1"), ip_address("192.0.2.1"))
+        self.assertEqual(client_address("2001:db8::1"), ip_address("2001:db8::1"))
+        self.assertEqual(client_address("fe80::1%eth0"), ip_address("fe80::1"))
+        self.assertIsNone(client_address(""))
 
 
 class NetworkTableTests(SynchronousTestCase):
