@@ -179,6 +179,12 @@ class Session(_Noted):
             self._id = f"{int(self.started):x}-{os.getpid():x}-{self._number:x}"
         return self._id
 
+    @property
+    def remote_name(self) -> str:
+        """What the client is called: its name or ``Unknown``, with its user before it if known."""
+        name = self.remote_host or "Unknown"
+        return f"{self.remote_info}@{name}" if self.remote_info else name
+
     def reply(self, reply: Reply) -> None:
         """Answer the command at hand; the component then returns ``DONE``."""
         self._replied = reply

@@ -17,6 +17,15 @@ def transaction(session: Session) -> Transaction:
 
 
 class SessionTests(SynchronousTestCase):
+    def test_remote_name(self) -> None:
+        """A client is called by its name, and its user where ident has told."""
+        session = Session()
+        self.assertEqual(session.remote_name, "Unknown")
+        session.remote_info = "joe"
+        self.assertEqual(session.remote_name, "joe@Unknown")
+        session.remote_host = "client.example"
+        self.assertEqual(session.remote_name, "joe@client.example")
+
     def test_id(self) -> None:
         """No two sessions have the same name in the log, and none changes it."""
         sessions = [Session(started=1000) for _ in range(100)]

@@ -128,10 +128,7 @@ class Generation:
         return Reply(250, self._hello(session) + "; I am so happy to meet you.")
 
     def _hello(self, session: Session) -> str:
-        name = session.remote_host or "Unknown"
-        if session.remote_info:
-            name = f"{session.remote_info}@{name}"
-        return f"{self.settings.me} Hi {name} [{session.remote_ip}]"
+        return f"{self.settings.me} Hi {session.remote_name} [{session.remote_ip}]"
 
 
 def _banner(settings: Settings) -> Reply:

@@ -702,9 +702,7 @@ def _named(self: SMTPProtocol, nothing: None) -> None:
 def _introduce(self: SMTPProtocol) -> None:
     """Log who has come."""
     session = self.session
-    host = session.remote_host or "Unknown"
-    user = f"{session.remote_info}@" if session.remote_info else ""
-    logs.tell(session, f"Connection from {user}{host} [{session.remote_ip}]", 5)
+    logs.tell(session, f"Connection from {session.remote_name} [{session.remote_ip}]", 5)
 
 
 def _connected(self: SMTPProtocol, verdict: Verdict | None) -> None:

@@ -46,11 +46,8 @@ def received(transaction: Transaction, me: str) -> bytes:
     :param me: The server's name.
     """
     session = transaction.session
-    host = session.remote_host or "Unknown"
-    if session.remote_info:
-        host = f"{session.remote_info}@{host}"
     came = (
-        f"Received: from {_safe(host)} (HELO {_safe(session.hello_host)})"
+        f"Received: from {_safe(session.remote_name)} (HELO {_safe(session.hello_host)})"
         f" ({_safe(session.remote_ip)})"
     )
     by = f" by {me} (qpsmtpd/{__version__}) with {protocol_name(transaction)} id {transaction.id}"
