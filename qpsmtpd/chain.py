@@ -254,20 +254,20 @@ class Chain:
         suffixes: dict[int, Ask] = {}
         # By identity: one object may be in a chain twice, its bound methods are not.
         places = {id(method): place for place, method in enumerate(methods)}
+        labels = {id(method): (hook.name, link.name) for method, link in pairs}
 
         def failed(method: Ask, arguments: tuple[Any, ...], began: float) -> Any:
             link = pairs[places[id(method)]][1]
             return self._fault(hook, link, arguments, _failure(), began)
 
         def answered(method: Ask, arguments: tuple[Any, ...], answer: Any, began: float) -> Any:
-            position = places[id(method)]
             if answer.__class__ is wanted:
                 if scoped:
-                    said = answer.name if isinstance(answer, Verdict) else "answered"
-                    took = perf_counter() - began
-                    entry = (hook.name, pairs[position][1].name, said, took)
+                    said = answer.name if answer.__class__ is Verdict else "answered"
+                    entry = (*labels[id(method)], said, perf_counter() - began)
                     arguments[0].record(_new_tuple(Decision, entry))
                 return answer
+            position = places[id(method)]
             link = pairs[position][1]
             return self._late(hook, link, arguments, behind(position), answer)
 

@@ -362,18 +362,18 @@ class SMTPProtocol:
         """Take events while there are some, and send the replies to all of them at once."""
         machine = self._machine
         next_event = machine.next_event
-        turns = EVENTS_PER_TURN
+        handler_of = _HANDLERS.get
+        more = False
         self._running = True
         try:
-            while True:
+            for _ in range(EVENTS_PER_TURN):
                 event = next_event()
-                handler = _HANDLERS.get(event.__class__)
+                handler = handler_of(event.__class__)
                 if handler is None:
                     break
                 handler(self, event)
-                turns -= 1
-                if not turns:
-                    break
+            else:
+                more = self._waiting is None
         except Exception:
             self._running = False
             self._failed()
@@ -385,9 +385,10 @@ class SMTPProtocol:
         octets = machine.outgoing()
         if octets:
             self._write(octets)
-        if octets or machine.receiving:
-            self.active = self.factory.now  # a part of a command does not count
-        if not turns and self._waiting is None:
+            self.active = self.factory.now
+        elif machine.receiving:  # a part of a command does not count
+            self.active = self.factory.now
+        if more:
             # Others first. A client that pipelines without end gets its share, no more, and
             # the next one when it reads.
             if not self._clogged:

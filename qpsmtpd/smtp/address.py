@@ -134,24 +134,21 @@ def parse_path(octets: bytes, utf8: bool = False) -> Address:
 
     :raises AddressError: It is not a path; nothing else is raised, whatever the octets.
     """
-    match = _plain_path(octets)
-    if match is None or len(octets) > MAX_PATH:
-        return _parse_uncommon(octets, utf8)
-    at = match.end(1)
-    if at > MAX_LOCAL_PART + len("<"):
-        return _parse_uncommon(octets, utf8)
-    return plain_path(octets, at)
+    plain = _plain_path(octets) is not None and len(octets) <= MAX_PATH
+    if plain and octets.index(b"@") <= MAX_LOCAL_PART + len("<"):
+        return plain_path(octets)
+    return _parse_uncommon(octets, utf8)
 
 
-def plain_path(octets: bytes, at: int) -> Address:
-    """Make an address of a path that is known to be plain and within the limits.
+def plain_path(octets: bytes) -> Address:
+    """Make an address of a path that is known to be within the limits.
 
     :param octets: What ``PLAIN_PATH`` matches.
-    :param at: Where its ``@`` stands.
     """
     # Not through a constructor: this runs twice for each message, and the call costs as much again.
     address = _new(Address)
     address._text = text = octets.decode()
+    at = text.index("@")
     address._local_part = text[1:at]
     address._domain = text[at + 1 : -1]
     return address

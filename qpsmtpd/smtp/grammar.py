@@ -85,6 +85,5 @@ ADDRESS_LITERAL: Final = re.compile(_ADDRESS_LITERAL)
 #: The source route before a mailbox, which a server accepts and ignores (RFC 5321, 4.1.1.3).
 A_D_L: Final = re.compile(_separated(rb"@" + _DOMAIN, rb","))
 A_D_L_UTF8: Final = re.compile(_separated(rb"@" + _DOMAIN_UTF8, rb","))
-#: A path of the usual kind: no source route, local part not quoted, domain not a literal. Its
-#: groups are the local part and the domain.
-PLAIN_PATH: Final = re.compile(rb"<(" + _DOT_STRING + rb")@(" + _DOMAIN + rb")>")
+#: A path of the usual kind: no source route, local part not quoted, domain not a literal.
+PLAIN_PATH: Final = re.compile(rb"<" + _DOT_STRING + rb"@" + _DOMAIN + rb">")

@@ -24,8 +24,12 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, TypeAlias
 
+from qpsmtpd.smtp.address import plain_path
 from qpsmtpd.smtp.commands import (
+    DATA,
+    NO_PARAMETERS,
     PARSERS,
+    SHORT_LINE,
     Auth,
     Bdat,
     Command,
@@ -43,7 +47,6 @@ from qpsmtpd.smtp.commands import (
     Unrecognized,
     Vrfy,
     parse_rcpt,
-    plain_command,
     plain_line,
 )
 from qpsmtpd.smtp.extensions import Extensions
@@ -121,6 +124,8 @@ _NOT_OFFERED: Final = Reply(502, "Command not implemented", "5.5.1")
 _BDAT_ONLY: Final = Reply(503, "BODY=BINARYMIME needs BDAT", "5.5.1")
 
 _VERB_LIMIT: Final = 40
+
+_new_tuple: Final = tuple.__new__  # a command at a third of the time of its constructor
 _MOVE_MAIL: Final = frozenset({b"MAIL", b"RCPT"})
 
 
@@ -139,6 +144,8 @@ class ServerMachine:
 
     __slots__ = (
         "_after",
+        "_at_once",
+        "_behind",
         "_buffer",
         "_check",
         "_chunk",
@@ -183,11 +190,15 @@ class ServerMachine:
         self._after = _AFTER_CONNECTED
         #: Reads on: gives an event, or ``None`` when it has to be called again.
         self._read: Callable[[ServerMachine], Event | None] = ServerMachine._command
+        #: Events that are to be given before that, and what is read when they are.
         self._pending: list[Event] = []
+        self._behind: Callable[[ServerMachine], Event | None] = ServerMachine._command
         self._check: ContentCheck | None = None
         self._chunk = 0
         self._last = False
         self._refused: Reply | None = None
+        #: Octets of a command line that may be read by :meth:`_plain`.
+        self._at_once = min(SHORT_LINE, limits.command_line)
         self._discarding = False
         self._close = False
         self._errors = 0
@@ -210,16 +221,10 @@ class ServerMachine:
         """The next event; or ``Need.REPLY`` until the last one was answered."""
         if self._waiting is not None:
             return _NEED_REPLY
-        if self._pending:
-            event = self._pending.pop(0)
-            if type(event) is ContentEnd:
-                self._waiting = event
-            return event
-        while not self._close:
+        while True:
             step = self._read(self)
             if step is not None:
                 return step
-        return _NEED_CLOSE
 
     def reply(self, reply: Reply) -> None:
         """Answer the event last taken; its reply decides where the session goes.
@@ -257,7 +262,10 @@ class ServerMachine:
     @property
     def receiving(self) -> bool:
         """Whether message content is being received."""
-        return self._read is ServerMachine._content or self._read is ServerMachine._chunk_content
+        read = self._read
+        if read is ServerMachine._next_pending:
+            read = self._behind
+        return read is ServerMachine._content or read is ServerMachine._chunk_content
 
     def parsed(self, command: Command) -> Reply | None:
         """Say what an :class:`Unparsed` event meant; its reply is then that command's.
@@ -286,7 +294,6 @@ class ServerMachine:
         """
         self._buffer = b""
         self._position = 0
-        self._discarding = False
         self.extensions = replace(self.extensions, starttls=False)
         self._enter(State.CONNECTED)
 
@@ -303,6 +310,7 @@ class ServerMachine:
         self._waiting = None
         self._pending.clear()
         self._close = True
+        self._read = ServerMachine._closed
         self._buffer = b""
         self._position = 0
 
@@ -316,19 +324,18 @@ class ServerMachine:
             self._position = 0
             return _NEED_DATA
         line = plain_line(buffer, start)
-        if line is not None and not self.unparsed and not self._discarding:
-            command = self._plain(line, line.end() - start)
-            if command is not None:
-                self._position = line.end()
-                self._waiting = command
-                return command
+        if line is not None:
+            end = line.end()
+            if end - start <= self._at_once and not self.unparsed:
+                command = self._plain(line)
+                if command is not None:
+                    self._position = end
+                    self._waiting = command
+                    return command
         newline = buffer.find(b"\n", start)
         if newline < 0:
             return self._partial_line(buffer, start)
         self._position = newline + 1
-        if self._discarding:
-            self._discarding = False
-            return None
         if newline + 1 - start > self.limits.command_line:
             self._fail(_LINE_TOO_LONG)
             return None
@@ -336,36 +343,45 @@ class ServerMachine:
         self._waiting = event
         return event
 
-    def _plain(self, line: re.Match[bytes], length: int) -> Command | None:
+    def _plain(self, line: re.Match[bytes]) -> Command | None:
         """Read a plain command at once; ``None`` if it has to be read as any other is.
 
         A message of three such lines takes 5 us less with it (``python -m benchmarks messages``).
         """
-        command = plain_command(line)
-        if command is None or length > self.limits.command_line:
-            return None
-        kind = command.__class__
-        verb = _PLAIN_VERBS[kind]
-        if verb not in self._after:
-            return None
-        if kind is Mail:
-            self._begin(command)  # type: ignore[arg-type]
-        elif self._full if kind is Rcpt else self.binary:
-            return None
-        self._verb = verb
-        return command
+        kind = line.lastindex
+        after = self._after
+        if kind == 1:
+            if b"MAIL" in after:
+                if self.state is not _READY:
+                    self._enter(_READY)
+                self.utf8 = self.binary = False  # one that was refused may have asked for them
+                return _new_tuple(Mail, (plain_path(line[1]), NO_PARAMETERS))
+        elif kind == 2:
+            if b"RCPT" in after and not self.recipients >= self.limits.recipients > 0:
+                return _new_tuple(Rcpt, (plain_path(line[2]), NO_PARAMETERS))
+        elif b"DATA" in after and not self.binary:
+            return DATA
+        return None
 
     def _partial_line(self, buffer: bytes, start: int) -> Event | None:
         """Wait for the rest of a line; of one that is too long, keep nothing."""
         held = len(buffer) - start
-        if self._discarding:
-            self._position = len(buffer)
-        elif held >= self.limits.command_line:
-            self._position = len(buffer)
-            self._discarding = True
-            self._fail(_LINE_TOO_LONG)
-            return None
-        return _NEED_DATA
+        if held < self.limits.command_line:
+            return _NEED_DATA
+        self._position = len(buffer)
+        self._read = ServerMachine._rest_of_line
+        self._fail(_LINE_TOO_LONG)
+        return None
+
+    def _rest_of_line(self) -> Event | None:
+        """Pass over what is left of a line that was too long."""
+        newline = self._buffer.find(b"\n", self._position)
+        if newline < 0:
+            self._position = len(self._buffer)
+            return _NEED_DATA
+        self._position = newline + 1
+        self._read = ServerMachine._command
+        return None
 
     def _line(self, line: bytes) -> Command | None:
         """Read one line with its LF; ``None`` when the machine has answered it itself."""
@@ -496,22 +512,24 @@ class ServerMachine:
     def _answered_connection(self, event: object, reply: Reply) -> None:
         self._say(reply)
 
+    # Replies to the three commands of every message: what is said is looked up without a call.
+
     def _answered_mail(self, event: object, reply: Reply) -> None:
-        self._out.append(reply.octets)
-        if reply.code < 400:
+        self._out.append(reply._octets or reply.octets)
+        if reply._code < 400:
             self.state = _MAIL
             self._after = _AFTER_MAIL
 
     def _answered_rcpt(self, event: object, reply: Reply) -> None:
-        self._out.append(reply.octets)
-        if reply.code < 300:
+        self._out.append(reply._octets or reply.octets)
+        if reply._code < 300:
             self.recipients += 1
             self.state = _RCPT
             self._after = _AFTER_RCPT
 
     def _answered_data(self, event: object, reply: Reply) -> None:
-        self._out.append(reply.octets)
-        if 300 <= reply.code < 400:
+        self._out.append(reply._octets or reply.octets)
+        if 300 <= reply._code < 400:
             self._read = ServerMachine._content
         else:
             self._enter(_READY)
@@ -527,8 +545,8 @@ class ServerMachine:
         self._read = ServerMachine._chunk_content
 
     def _answered_content(self, event: object, reply: Reply) -> None:
-        self._say(reply)
-        if reply.code < 300:
+        self._out.append(reply._octets or reply.octets)
+        if reply._code < 300:
             self._idle = 0
         self._enter(_READY)
 
@@ -572,8 +590,7 @@ class ServerMachine:
                 content = whole_message(buffer, start, self.limits.harmless_size)
                 if content:
                     self._position = start + len(content) + 3
-                    self._read = ServerMachine._command
-                    self._pending.append(_ACCEPTED)
+                    self._read = ServerMachine._accepted
                     return content
             check = self._check = ContentCheck(self.limits)
         content, self._position, ended = dot_split(
@@ -636,13 +653,8 @@ class ServerMachine:
         self._read = ServerMachine._chunk_content
         return None
 
-    def _deliver(self, check: ContentCheck, content: bytes, ended: bool) -> Event:
+    def _deliver(self, check: ContentCheck, content: bytes, ended: bool) -> Event | None:
         """Hand on content, and keep what follows it for the next calls."""
-        if content and not self.announce_headers:
-            if ended:
-                refusal = check.refusal
-                self._pending.append(_ACCEPTED if refusal is None else ContentEnd(refusal))
-            return content
         events: list[Event] = [content] if content else []
         if self.announce_headers:
             if check.headers_end >= 0:
@@ -653,10 +665,30 @@ class ServerMachine:
                 events.append(HEADERS_END)
         if ended:
             events.append(_ACCEPTED if check.refusal is None else ContentEnd(check.refusal))
-        event, *self._pending = events
-        if type(event) is ContentEnd:
+        if len(events) == 1 and not ended:
+            return events[0]
+        self._pending = events
+        self._behind = self._read
+        self._read = ServerMachine._next_pending
+        return None
+
+    def _next_pending(self) -> Event:
+        """Give the events of content one after the other, and then go on reading."""
+        event = self._pending.pop(0)
+        if not self._pending:
+            self._read = self._behind
+        if event.__class__ is ContentEnd:
             self._waiting = event
         return event
+
+    def _accepted(self) -> Event:
+        """The end of a message that was read as a whole."""
+        self._read = ServerMachine._command
+        self._waiting = _ACCEPTED
+        return _ACCEPTED
+
+    def _closed(self) -> Event:
+        return _NEED_CLOSE
 
     # Authentication.
 
@@ -680,8 +712,6 @@ class ServerMachine:
         self._waiting = event
         return event
 
-
-_PLAIN_VERBS: Final[dict[type, bytes]] = {Mail: b"MAIL", Rcpt: b"RCPT", Data: b"DATA"}
 
 _CHECKED: Final[dict[type, Callable[..., Command | None]]] = {
     Mail: ServerMachine._mail_checked,
