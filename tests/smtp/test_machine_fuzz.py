@@ -50,7 +50,8 @@ _parameters = st.sampled_from(
     + [b" X=1", b" SIZE=1 SIZE=1", b" AUTH=<>"]
 )
 _paths = st.sampled_from(
-    [b"<a@b.example>"] * 12
+    [b"<a@b.example>"] * 10
+    + [b"<%b@b>" % (b"l" * size) for size in (63, 64, 65)]
     + [b"<>", b"<Postmaster>", b'<"a b"@c.example>', "<ü@b.example>".encode(), b"a@b", b"<a"]
 )
 _pieces = [b"Subject: x\r\n", b"\r\n", b"body\r\n", b"..\r\n", b".x\r\n", b"MAIL FROM:<>\r\n"]
@@ -221,6 +222,20 @@ class FuzzTests(SynchronousTestCase):
             self.assertEqual(other.closed, whole.closed)
             self.assertIs(other.machine.state, whole.machine.state)
             self.assertEqual(other.machine.recipients, whole.machine.recipients)
+
+    @FUZZ
+    @given(sessions(), limits, st.integers(0, 2**32))
+    def test_plain_commands_are_read_alike(
+        self, phases: list[bytes], limits: Limits, seed: int
+    ) -> None:
+        """Whether the usual kind of MAIL, RCPT and DATA is read in the shorter way or not."""
+        short = FuzzConversation(limits, frozenset(), seed).play(phases, forever(1 << 20))
+        longer = FuzzConversation(limits, frozenset(), seed)
+        longer.machine._at_once = 0
+        longer.play(phases, forever(1 << 20))
+        self.assertEqual(short.said, longer.said)
+        self.assertEqual(short.events, longer.events)
+        self.assertEqual(list(map(type, short.events)), list(map(type, longer.events)))
 
     @FUZZ
     @given(sessions(), limits, unparsed, st.integers(0, 2**32))
