@@ -22,7 +22,6 @@ from qpsmtpd import policy
 from qpsmtpd.component import PluginMaker, argument, component
 from qpsmtpd.configuration.values import integer
 from qpsmtpd.interfaces import IDataPost
-from qpsmtpd.message import Message
 from qpsmtpd.session import Transaction
 from qpsmtpd.verdicts import Verdict, deny
 
@@ -44,26 +43,12 @@ class Loop:
 
     def data_post(self, transaction: Transaction) -> Verdict | None:
         assert transaction.message is not None
-        hops = 1 + len(_HOP.findall(b"\r\n" + _header_section(transaction.message).lower()))
+        hops = 1 + len(_HOP.findall(b"\r\n" + transaction.message.lowered_headers))
         if hops < (self.max_hops or _DEFAULT):
             policy.report(transaction, _NAME, f"pass, {hops} hops")
             return None
         policy.report(transaction, _NAME, f"fail, {hops} hops")
         return deny("Too many hops", "5.4.6")
-
-
-def _header_section(message: Message) -> bytes | bytearray:
-    """What the client sent before the body."""
-    size = message.header_size
-    first = next(message.content_chunks(), b"")
-    if len(first) >= size:
-        return first[:size]
-    head = bytearray()
-    for chunk in message.content_chunks():
-        head += chunk[: size - len(head)]
-        if len(head) == size:
-            break
-    return head
 
 
 maker = PluginMaker(_NAME, Loop)

@@ -32,6 +32,9 @@ __all__ = ["HEADER_LIMIT", "Field", "HeaderSection", "Message"]
 #: longer one counts as body.
 HEADER_LIMIT: Final = 1024 * 1024
 
+#: A header section of so many octets is not made again for each who looks into it.
+KEPT: Final = 64 * 1024
+
 #: The longest line that is written, without its CR LF (RFC 5322, 2.1.1).
 LINE_LIMIT: Final = 998
 
@@ -269,6 +272,7 @@ class Message:
         "_header_limit",
         "_header_size",
         "_headers",
+        "_lowered",
         "_prepended",
         "_separator",
         "spool",
@@ -280,6 +284,7 @@ class Message:
         self._header_limit = header_limit
         self._header_size = -1  # not known yet
         self._headers: HeaderSection | None = None
+        self._lowered: bytes | None = None
         self._prepended: list[bytes] | None = None
         self._separator = b""
 
@@ -312,11 +317,24 @@ class Message:
             headers = self._headers = HeaderSection(octets)
         return headers
 
+    @property
+    def lowered_headers(self) -> bytes:
+        """The header section as the client sent it, in lower case: to look for something quickly.
+
+        It ends with its empty line.
+        """
+        lowered = self._lowered
+        if lowered is None:
+            lowered = self._first(self.header_size).lower()
+            if len(lowered) <= KEPT:
+                self._lowered = lowered
+        return lowered
+
     def may_have(self, name: str) -> bool:
         """Whether there may be a field of a name: quickly, without reading the header section."""
         if self._headers is not None:
             return name in self._headers
-        return _key(name) in self._first(self.header_size).lower()
+        return _key(name) in self.lowered_headers
 
     @property
     def changed(self) -> bool:
@@ -411,7 +429,7 @@ class Message:
     def close(self) -> None:
         """Release memory and file; more than once does no harm."""
         self.spool.close()
-        self._headers = self._prepended = None
+        self._headers = self._lowered = self._prepended = None
 
     def _head(self) -> tuple[bytes, int]:
         """Give what goes before the spool's octets, and from where on these are sent."""
@@ -430,7 +448,7 @@ class Message:
     def _find_body(self) -> None:
         """Set the size of the header section, and what follows it when it is rewritten."""
         limit = self._header_limit
-        head = next(self.spool.chunks(), b"")[:limit]
+        head = self.spool.first()[:limit]
         end = head.find(b"\r\n\r\n")
         if end < 0:
             head, end = self._gather(limit)
@@ -459,6 +477,9 @@ class Message:
 
     def _first(self, size: int) -> bytes:
         """Give the first octets of the content."""
+        first = self.spool.first()
+        if len(first) >= size:
+            return first[:size]
         parts = []
         for chunk in self.spool.chunks():
             if len(chunk) >= size:

@@ -102,8 +102,8 @@ class Spool:
             return
         chunks = self._chunks
         chunks.append(chunk)
-        self.size += len(chunk)
-        if self.size >= self._flush_at:
+        size = self.size = self.size + len(chunk)
+        if size >= self._flush_at:
             self._flush()
         elif len(chunks) >= self._join_at:
             first = self._join_at - JOIN_CHUNKS
@@ -126,6 +126,15 @@ class Spool:
         if self._descriptor >= 0:
             return self._read(start, self._written, held)
         return _from_offset(held, start) if start else iter(held)
+
+    def first(self) -> bytes:
+        """Read the first octets that are written: all, where they are few and came at once.
+
+        :raises ValueError: the spool is closed.
+        """
+        if self._descriptor < 0 and self._chunks:
+            return self._chunks[0]
+        return next(self.chunks(), b"")
 
     def path(self) -> str:
         """Name a file that holds everything written so far, made now if need be.
@@ -157,8 +166,8 @@ class Spool:
         """Release the memory and remove the file; more than once does no harm."""
         self._closed = True
         self._chunks = []
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
             try:
                 os.unlink(self._path)
             except OSError:

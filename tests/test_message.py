@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from qpsmtpd.message import BODY_LINE_LIMIT, HEADER_LIMIT, HeaderSection, Message
+from qpsmtpd.message import BODY_LINE_LIMIT, HEADER_LIMIT, KEPT, HeaderSection, Message
 from qpsmtpd.spool import Spool
 
 MAIL = (
@@ -497,6 +497,32 @@ class MayHaveTests(SynchronousTestCase):
             self.assertEqual(read.may_have("Some-Name"), found, octets)
             read.headers.add("Some-Name", "3")
             self.assertTrue(read.may_have("Some-Name"))
+
+
+class LoweredHeadersTests(SynchronousTestCase):
+    def test_whatever_is_done_to_it(self) -> None:
+        """What the client sent is given, however often, and whatever was changed since."""
+        for size in (1, 7, 1 << 30):
+            read = message(MAIL, size)
+            for _ in range(2):
+                self.assertEqual(read.lowered_headers + BODY, MAIL.lower())
+                read.prepend("A", "1")
+                read.headers.delete("Subject")
+
+    def test_large(self) -> None:
+        """It may be as large as a header section may be."""
+        head = b"X-Large: " + b"x" * KEPT + b"\r\n\r\n"
+        for size in (1000, 1 << 30):
+            read = message(head + BODY, size)
+            for _ in range(2):
+                self.assertEqual(read.lowered_headers, head.lower())
+
+    def test_closed(self) -> None:
+        """A closed message gives nothing."""
+        read = message(MAIL)
+        self.assertTrue(read.lowered_headers)
+        read.close()
+        self.assertRaises(ValueError, lambda: read.lowered_headers)
 
 
 class BodyLinesTests(SynchronousTestCase):

@@ -47,6 +47,17 @@ class MemoryTests(SpoolCase):
         chunk = b"x" * 100
         self.assertIs(next(self.spool(1000, chunk).chunks()), chunk)
 
+    def test_first(self) -> None:
+        """The first octets are a part of all, wherever they lie; none are only where none are."""
+        for threshold in (1, 5, 100):
+            for chunks in ((b"abc", b"def", b"g"), (b"abcdefg",), ()):
+                spool = self.spool(threshold, *chunks)
+                first = spool.first()
+                self.assertTrue(b"".join(chunks).startswith(first))
+                self.assertEqual(bool(first), bool(chunks))
+                spool.close()
+                self.assertRaises(ValueError, spool.first)
+
     def test_octet_by_octet(self) -> None:
         """Many tiny chunks are joined, so that each does not cost an object."""
         data = bytes(range(256)) * 64
