@@ -57,17 +57,16 @@ def clean(message: Message, own: str) -> None:
 def add_own(transaction: Transaction, own: str) -> None:
     """Put this server's field at the top of a message."""
     session = transaction.session
-    results: list[str] = []
-    for scope in (session, transaction):
-        noted = scope.note(AUTH_RESULTS)
-        if isinstance(noted, list):
-            results += noted
     message = transaction.message
     assert message is not None
-    if results or session.auth_user is not None or session.auth_failed is not None:
-        message.prepend(_NAME, ";\r\n ".join((_value(own), _auth(session), *results)))
-    else:
+    results: list[str] = []
+    for noted in (session.note(AUTH_RESULTS), transaction.note(AUTH_RESULTS)):
+        if noted and isinstance(noted, list):
+            results += noted
+    if not results and session.auth_user is None and session.auth_failed is None:
         message.prepend_field(_nothing_known(own))
+        return
+    message.prepend(_NAME, ";\r\n ".join((_value(own), _auth(session), *results)))
 
 
 @lru_cache(maxsize=16)

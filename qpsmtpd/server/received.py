@@ -36,9 +36,6 @@ _TOLD: Final = 255
 
 _UNSAFE: Final = re.compile(r"[^!#-&*-:=?-\[\]-~]")
 
-#: The date of the last second that mail came in; there are many messages in a second.
-_last_date: list[tuple[int, str]] = [(0, "")]
-
 
 def received(transaction: Transaction, me: str) -> bytes:
     """The field for a transaction, folded, without its last CR LF.
@@ -46,16 +43,25 @@ def received(transaction: Transaction, me: str) -> bytes:
     :param me: The server's name.
     """
     session = transaction.session
-    came = (
-        f"Received: from {_safe(session.remote_name)} (HELO {_safe(session.hello_host)})"
-        f" ({_safe(session.remote_ip)})"
-    )
-    by = f" by {me} (qpsmtpd/{__version__}) with {protocol_name(transaction)} id {transaction.id}"
-    if len(came) > _LINE:
-        came = came.replace(" (", "\r\n (")
+    came = _came(session.remote_name, session.hello_host, session.remote_ip)
+    by = f"{_by(me, protocol_name(transaction))}{transaction.id}"
     if len(by) > _LINE:
         by = by.replace(" with ", "\r\n with ").replace(" id ", "\r\n id ")
-    return f"{came}\r\n{by}{_comments(transaction)};\r\n {_date()}".encode()
+    return f"{came}\r\n{by}{_comments(transaction)};\r\n {_date(int(time.time()))}".encode()
+
+
+# Most mail comes from few clients. Without these caches a field takes twice as long.
+
+
+@lru_cache(maxsize=256)
+def _came(name: str, hello: str, ip: str) -> str:
+    came = f"Received: from {_safe(name)} (HELO {_safe(hello)}) ({_safe(ip)})"
+    return came.replace(" (", "\r\n (") if len(came) > _LINE else came
+
+
+@lru_cache(maxsize=16)
+def _by(me: str, protocol: str) -> str:
+    return f" by {me} (qpsmtpd/{__version__}) with {protocol} id "
 
 
 def _comments(transaction: Transaction) -> str:
@@ -103,16 +109,11 @@ def auth_comment(session: Session) -> str:
     return f"(smtp-auth username {_safe(session.auth_user)}, mechanism {mechanism})"
 
 
-@lru_cache(maxsize=256)
 def _safe(text: str) -> str:
-    # Most mail comes from few clients. Without the cache a field takes half as long again.
     return _UNSAFE.sub("?", text[:_TOLD])
 
 
-def _date() -> str:
-    now = int(time.time())
-    second, text = _last_date[0]
-    if second != now:
-        text = formatdate(now, localtime=True)
-        _last_date[0] = (now, text)
-    return text
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    # There are many messages in a second.
+    return formatdate(second, localtime=True)
