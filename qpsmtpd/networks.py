@@ -26,7 +26,7 @@ def unmapped(ip: str) -> str:
 
     A socket for both protocols has ``::ffff:192.0.2.1`` for ``192.0.2.1`` (RFC 4291, 2.5.5.2).
     """
-    if not ip.lower().startswith("::ffff:"):
+    if ip[:2] != "::" or not ip.lower().startswith("::ffff:"):
         return ip
     mapped = IPv6Address(ip).ipv4_mapped
     return ip if mapped is None else str(mapped)

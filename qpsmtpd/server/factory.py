@@ -206,7 +206,7 @@ class SMTPFactory:
         self.protocols: set[SMTPProtocol] = set()
         self.expected: set[ProxyProtocol] = set()
         self.stopping = False
-        self._proxies = Trusted(proxy_from)
+        self._proxies = Trusted(proxy_from) or None
         self._ports = 0
         self._addresses: dict[str, int] = {}
         self._finishing: set[Deferred[Any]] = set()
@@ -231,10 +231,18 @@ class SMTPFactory:
 
     def buildProtocol(self, addr: Any) -> Any:
         """Make a session of a connection, or turn the client away."""
-        ip = getattr(addr, "host", "") or ""
-        if self._proxies and ip in self._proxies:
-            return self._turn_away() or ProxyProtocol(self, addr)
-        return self.session(ip, getattr(addr, "port", 0) or 0)
+        return self.accepted(getattr(addr, "host", "") or "", getattr(addr, "port", 0) or 0)
+
+    def accepted(self, ip: str, port: int) -> Any:
+        """Do what :meth:`buildProtocol` does, without an object for the address.
+
+        :param ip: The address that connects; empty for a UNIX socket.
+        :param port: Its port.
+        """
+        proxies = self._proxies
+        if proxies is not None and ip in proxies:
+            return self._turn_away() or ProxyProtocol(self, ip, port)
+        return self.session(ip, port)
 
     def session(self, ip: str, port: int, local_ip: str = "", local_port: int = 0) -> Any:
         """Make a session for a client, or what turns it away.
@@ -244,23 +252,23 @@ class SMTPFactory:
         :param local_ip: The address it connected to, where that is not the transport's.
         :param local_port: The port it connected to.
         """
-        turned_away = self._turn_away()
-        if turned_away is not None:
-            return turned_away
-        ip = unmapped(ip)
         generation = self.generation
         settings = generation.settings
+        protocols = self.protocols
+        if self.stopping or len(protocols) + len(self.expected) >= settings.connections > 0:
+            return self._turn_away()
+        ip = unmapped(ip)
         addresses = self._addresses
         count = addresses.get(ip, 0) + 1
         if ip and count > settings.connections_per_address > 0:
             log.warn("Too many connections from {ip}: {count}", ip=ip, count=count)
             return _TurnedAway(_TOO_MANY_FROM_YOU)
         addresses[ip] = count
-        session = Session(ip, port, unmapped(local_ip), local_port)
+        session = Session(ip, port, unmapped(local_ip) if local_ip else "", local_port)
         session.connections = count
         generation.sessions += 1
         protocol = SMTPProtocol(self, generation, session)
-        self.protocols.add(protocol)
+        protocols.add(protocol)
         return protocol
 
     def _turn_away(self) -> _TurnedAway | None:
@@ -276,20 +284,22 @@ class SMTPFactory:
 
     def forget(self, protocol: SMTPProtocol) -> None:
         """A connection has ended."""
-        if protocol not in self.protocols:
+        protocols = self.protocols
+        if protocol not in protocols:
             return
-        self.protocols.remove(protocol)
+        protocols.remove(protocol)
         ip = protocol.address
-        count = self._addresses[ip] - 1
+        addresses = self._addresses
+        count = addresses[ip] - 1
         if count:
-            self._addresses[ip] = count
+            addresses[ip] = count
         else:
-            del self._addresses[ip]
+            del addresses[ip]
         generation = protocol.generation
         generation.sessions -= 1
         if generation.retired and not generation.sessions:
             self._stop_chain(generation.chain)
-        if not self.protocols:
+        if not protocols:
             idle, self._idle = self._idle, []
             for waiting in idle:
                 waiting.callback(None)

@@ -68,14 +68,16 @@ class ProxyProtocol:
     A client learns nothing before the header was read, and nothing if it is wrong.
     """
 
-    def __init__(self, factory: SMTPFactory, address: Any) -> None:
+    def __init__(self, factory: SMTPFactory, ip: str, port: int) -> None:
         """Make one.
 
-        :param address: The load balancer's.
+        :param ip: The load balancer's address; empty for a UNIX socket.
+        :param port: Its port.
         """
         self.factory = factory
         self.transport: Any = None
-        self._address = address
+        self._ip = ip
+        self._port = port
         self._octets = b""
         self._inner: Any = None
         self._secured = False
@@ -114,8 +116,8 @@ class ProxyProtocol:
         self._done()
         transport = self.transport
         self._inner = inner = self.factory.session(
-            proxied.source_ip or getattr(self._address, "host", ""),
-            proxied.source_port if proxied.source_ip else getattr(self._address, "port", 0),
+            proxied.source_ip or self._ip,
+            proxied.source_port if proxied.source_ip else self._port,
             proxied.destination_ip,
             proxied.destination_port,
         )
@@ -131,7 +133,7 @@ class ProxyProtocol:
     def _give_up(self, why: str) -> None:
         log.warn(
             "No PROXY header from {ip}: {why}",
-            ip=getattr(self._address, "host", "") or "a UNIX socket",
+            ip=self._ip or "a UNIX socket",
             why=why,
         )
         self._done()

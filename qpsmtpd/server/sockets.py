@@ -5,18 +5,24 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.address import IPv6Address
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.tcp import Connection, Server
 from twisted.internet.tcp import Port as TCPPort
 from twisted.internet.unix import Port as UNIXPort
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 
 from qpsmtpd.configuration.errors import ConfigurationError
 
 __all__ = ["Accepted", "adopt", "close", "endpoint", "listen"]
+
+log: Final = Logger()
 
 #: Connections that may wait to be accepted, where the endpoint does not say. Those beyond
 #: Twisted's 50 lose a second, and more each time, before they try again.
@@ -49,6 +55,25 @@ class Accepted(Server):
         if not getattr(protocol, "starts_reading", False):
             self.startReading()
         self.connected = 1
+
+    @property
+    def local(self) -> tuple[str, int]:
+        """The address and the port that the client connected to."""
+        address = self.socket.getsockname()
+        return _host(address), address[1]
+
+    def connectionLost(self, reason: Failure) -> None:
+        watched = self.reading or self.writing or self.producer is not None
+        if watched or not self.connected or reason.type is not ConnectionDone:
+            super().connectionLost(reason)
+            return
+        # The reactor does not know us, so there is only the socket to close.
+        self.connected = 0
+        self.disconnected = 1
+        protocol, sock = self.protocol, self.socket
+        del self.protocol, self.socket, self.fileno
+        sock.close()
+        protocol.connectionLost(reason)
 
     def logPrefix(self) -> str:
         return f"SMTP,{self.sessionno},{self.hostname}"
@@ -144,6 +169,64 @@ def _spare(port: Any, factory: Any) -> None:
     plain = type(port) is TCPPort and port.factory is factory  # a UNIX port is one, too
     if plain and getattr(factory, "hub", None) is not None:
         port.transport = Accepted
+        if hasattr(factory, "accepted") and hasattr(port.socket, "_accept"):
+            port.doRead = _acceptor(port, factory, port.doRead)
+
+
+def _acceptor(port: Any, factory: Any, otherwise: Callable[[], None]) -> Callable[[], None]:
+    """What a port does when connections wait: the same as Twisted's own, with less for each.
+
+    No object is made for the client's address, and nobody looks a socket's family and type up in
+    their enumerations: 17 calls less. Whatever error ``accept`` has, and what there is to do
+    about it, is left to Twisted's.
+    """
+    listening = port.socket
+    accept = listening._accept  # gives a descriptor, which accept() makes the costly socket of
+    family, kind, number = int(listening.family), int(listening.type), listening.proto
+    make = socket.SocketType
+
+    def accept_some() -> None:
+        most = port.numberAccepts
+        accepted = 0
+        while accepted < most:
+            try:
+                descriptor, address = accept()
+            except BlockingIOError:
+                break
+            except OSError:
+                otherwise()
+                return
+            accepted += 1
+            connection = make(family, kind, number, descriptor)
+            if len(address) != 2:
+                address = (_host(address), *address[1:])
+            try:
+                protocol = factory.accepted(address[0], address[1])
+            except Exception:
+                log.failure("The engine failed before a session")
+                connection.close()
+                continue
+            session = port.sessionno
+            port.sessionno = session + 1
+            transport = Accepted(connection, protocol, address, port, session, port.reactor)
+            try:
+                protocol.makeConnection(transport)
+            except Exception:
+                log.failure("The engine failed before a session")
+                transport.connectionLost(Failure())
+        # As Twisted: more are expected when so many came; and none, when the last one has come.
+        port.numberAccepts = most + 20 if accepted == most else max(1, accepted)
+
+    return accept_some
+
+
+def _host(address: Any) -> str:
+    """The host of a socket's address, with the scope that one of a link has (RFC 4007, 11)."""
+    host: str = address[0]
+    if len(address) == 4 and address[3]:
+        flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+        host = socket.getnameinfo(address, flags)[0]
+    return host
 
 
 def _share(port: Any) -> None:

@@ -1,8 +1,10 @@
 """Listening sockets: opened from a description, taken over, and given by systemd."""
 
+import errno
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet import reactor
@@ -11,16 +13,21 @@ from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from qpsmtpd.configuration.errors import ConfigurationError
 from qpsmtpd.server import sockets
+from qpsmtpd.server.factory import SMTPFactory
+from qpsmtpd.settings import Settings
 from tests.server.processes import TWISTD, Server, connect
 from tests.services.binaries import find
 
 #: The state of a TCP connection that stands, as Linux numbers them.
 ESTABLISHED = 1
+
+CLOSED = Failure(CONNECTION_DONE)
 
 
 class ListenTests(TestCase):
@@ -85,6 +92,86 @@ class ListenTests(TestCase):
             self.assertNotIn(transport, IReactorFDSet(reactor).getReaders())
             await sockets.close(port)
 
+    async def test_addresses(self) -> None:
+        """A session knows both ends of a connection, whichever protocol it is of."""
+        for interface, network in (("127.0.0.1", "tcp"), ("\\:\\:1", "tcp6")):
+            factory = SMTPFactory([], Settings(me="mail.example"))
+            description = f"{network}:0:interface={interface}"
+            port: Any = sockets.listen(reactor, description, factory)
+            here = port.getHost()
+            for number in range(3):
+                with socket.create_connection((here.host, here.port), 10) as client:
+                    while not factory.protocols:
+                        await deferLater(IReactorTime(reactor), 0.01)
+                    [protocol] = factory.protocols
+                    session = protocol.session
+                    self.assertEqual((session.local_ip, session.local_port), (here.host, here.port))
+                    away = session.remote_ip, session.remote_port
+                    self.assertEqual(away, client.getsockname()[:2])
+                    self.assertIs(type(protocol.transport), sockets.Accepted)
+                    self.assertEqual(protocol.transport.getPeer().host, away[0])
+                    self.assertEqual(
+                        protocol.transport.logPrefix(), f"SMTP,{number},{session.remote_ip}"
+                    )
+                while factory.protocols:
+                    await deferLater(IReactorTime(reactor), 0.01)
+            await sockets.close(port)
+
+    async def test_failures(self) -> None:
+        """A connection that cannot begin is closed, and the next one is served."""
+        lost: list[Failure] = []
+        begun: list[Any] = []
+
+        class Failing(Protocol):
+            starts_reading = True
+
+            def makeConnection(self, transport: Any) -> None:
+                if len(begun) == 2:
+                    raise ZeroDivisionError
+                transport.getHandle().send(b"served")
+
+            def connectionLost(self, reason: Failure = CLOSED) -> None:
+                lost.append(reason)
+
+        class Making(Factory):
+            hub = object()
+
+            def accepted(self, ip: str, port: int) -> Any:
+                begun.append((ip, port))
+                if len(begun) == 1:
+                    raise ZeroDivisionError
+                return Failing()
+
+        port: Any = sockets.listen(reactor, "tcp:0:interface=127.0.0.1", Making())
+        for expected in (b"", b"", b"served"):
+            heard = await deferToThread(_hear, port.getHost().port)
+            self.assertEqual(heard, expected)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+        [reason] = lost
+        self.assertTrue(reason.check(ZeroDivisionError))
+        await sockets.close(port)
+
+    def test_errors(self) -> None:
+        """What goes wrong with accepting itself is Twisted's to deal with."""
+
+        class Listening:
+            family, type, proto = socket.AF_INET, socket.SOCK_STREAM, 0
+
+            def _accept(self) -> Any:
+                raise OSError(errno.EMFILE, "Too many open files")
+
+        port = SimpleNamespace(socket=Listening(), numberAccepts=1)
+        asked: list[str] = []
+        sockets._acceptor(port, None, lambda: asked.append("Twisted's"))()
+        self.assertEqual(asked, ["Twisted's"])
+
+    def test_scope(self) -> None:
+        """An address that is good on one link only says on which (RFC 4007, 11)."""
+        link = socket.if_nametoindex("lo")
+        self.assertEqual(sockets._host(("fe80::1", 25, 0, link)), "fe80::1%lo")
+        self.assertEqual(sockets._host(("2001:db8::1", 25, 0, 0)), "2001:db8::1")
+        self.assertEqual(sockets._host(("192.0.2.1", 25)), "192.0.2.1")
+
     def test_taken(self) -> None:
         """A port that somebody has raises what the system says."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -107,6 +194,11 @@ class ListenTests(TestCase):
             client.connect(path)
         await sockets.close(port)
         self.assertFalse(os.path.lexists(path))
+
+
+def _hear(port: int) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), 10) as client:
+        return client.recv(100)
 
 
 class SystemdTests(TestCase):
