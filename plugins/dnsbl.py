@@ -187,7 +187,8 @@ class DNSBL:
     )
     resolver: IResolver = service(IResolver)
     clock: IReactorTime = service(IReactorTime)
-    environ: Mapping[str, str] = state(lambda: os.environ)
+    #: A copy, as it is asked for each client, and ``os.environ`` encodes every name.
+    environ: Mapping[str, str] = state(lambda: dict(os.environ))
 
     _note: str = state(str)
 

@@ -25,6 +25,17 @@ TRACE_LIMIT: Final = 1000
 
 _numbers: Final = itertools.count(1)
 
+#: The process, which costs a system call to ask for.
+_process = os.getpid()
+
+
+def _forked() -> None:
+    global _process
+    _process = os.getpid()
+
+
+os.register_at_fork(after_in_child=_forked)
+
 _NO_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -146,7 +157,11 @@ class Session(_Noted):
         local_port: int = 0,
         started: float | None = None,
     ) -> None:
-        super().__init__(time.time() if started is None else started)
+        self.ended = False
+        self._work = None
+        self._notes = None
+        self.trace = None
+        self.started = time.time() if started is None else started
         self.remote_ip = remote_ip
         self.remote_port = remote_port
         self.local_ip = local_ip
@@ -176,7 +191,7 @@ class Session(_Noted):
     def id(self) -> str:
         """A name for logs that no other session has: time, process and number."""
         if self._id is None:
-            self._id = f"{int(self.started):x}-{os.getpid():x}-{self._number:x}"
+            self._id = f"{int(self.started):x}-{_process:x}-{self._number:x}"
         return self._id
 
     @property

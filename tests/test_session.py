@@ -1,5 +1,7 @@
 """Sessions and mail transactions, as components see them."""
 
+import os
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from qpsmtpd.message import Message
@@ -31,6 +33,19 @@ class SessionTests(SynchronousTestCase):
         sessions = [Session(started=1000) for _ in range(100)]
         self.assertEqual(len({session.id for session in sessions}), 100)
         self.assertEqual(sessions[0].id, sessions[0].id)
+
+    def test_id_of_another_process(self) -> None:
+        """Nor has a session of a process that was forked."""
+        heard, said = os.pipe()
+        child = os.fork()
+        if not child:
+            os.write(said, Session().id.encode("ascii"))
+            os._exit(0)
+        os.waitpid(child, 0)
+        self.assertEqual(os.read(heard, 100).split(b"-")[1], b"%x" % child)
+        self.assertEqual(Session().id.split("-")[1], f"{os.getpid():x}")
+        os.close(heard)
+        os.close(said)
 
     def test_transaction_id(self) -> None:
         """A transaction's name is its session's with a number."""
