@@ -32,6 +32,7 @@ from qpsmtpd.policy import NAUGHTY, NAUGHTY_TYPE, report
 from qpsmtpd.server import auth_results
 from qpsmtpd.server.received import auth_comment, protocol_name, received, tls_comment
 from qpsmtpd.server.replies import AUTH_FAILED, INTERNAL_ERROR, refusal
+from qpsmtpd.server.sockets import Accepted
 from qpsmtpd.session import Session, TLSState, Transaction
 from qpsmtpd.settings import Settings
 from qpsmtpd.smtp.address import Address
@@ -203,17 +204,22 @@ class SMTPProtocol:
     def makeConnection(self, transport: Any) -> None:
         self.transport = transport
         session = self.session
+        accepted = transport.__class__ is Accepted  # which is what most are
         if not session.local_port:
-            here = transport.getHost()
-            session.local_ip = unmapped(getattr(here, "host", ""))
-            session.local_port = getattr(here, "port", 0)
-        if ISSLTransport.providedBy(transport):
+            if accepted:
+                ip, session.local_port = transport.local
+            else:
+                here = transport.getHost()
+                ip = getattr(here, "host", "")
+                session.local_port = getattr(here, "port", 0)
+            session.local_ip = unmapped(ip)
+        if not accepted and ISSLTransport.providedBy(transport):
             self._secured = SMTPProtocol.connectionMade  # the handshake comes first
             return
-        if ITCPTransport.providedBy(transport):
+        if accepted or ITCPTransport.providedBy(transport):
             # Replies go out at once on the socket; only what does not fit waits for the
             # reactor. That halves the CPU time of a message, see docs/explanation/speed.md.
-            connection = transport.getHandle()  # type: ignore[attr-defined]
+            connection = transport.getHandle()
             self._send = connection.send
             hub = self.factory.hub
             if hub is not None:
@@ -231,13 +237,19 @@ class SMTPProtocol:
             logs.tell(self.session, text)
         ask = self.chain.pre_connection
         answer = ask(self.session) if ask is not None else None
-        if answer.__class__ is Deferred:
-            # What comes next may be a TLS handshake, which is not for the machine.
-            self._stop_reading()
         try:
-            self._then(answer, _pre_connected)
+            if answer.__class__ is Deferred:
+                # What comes next may be a TLS handshake, which is not for the machine.
+                self._stop_reading()
+                self._then(answer, _pre_connected)
+                return
+            greeted = _pre_connected(self, answer)
         except Exception:
             self._failed()
+            return
+        machine = self._machine
+        if greeted and not machine.pending and not self._ended:
+            self._write(machine.outgoing())  # there is nothing to advance to
         else:
             self._advance()
 
@@ -263,7 +275,8 @@ class SMTPProtocol:
             self._stop_reading()
 
     def connectionLost(self, reason: Failure) -> None:
-        self._forget_hub()
+        if self._descriptor >= 0:
+            self._forget_hub()
         if self._secured is not None:
             log.info(
                 "TLS handshake with {ip} failed in session {session}: {reason}",
@@ -271,10 +284,11 @@ class SMTPProtocol:
                 session=self.session.id,
                 reason=reason.getErrorMessage(),
             )
-        if not self._ended and logs.wanted(6):
-            logs.tell(self.session, f"Lost connection: {reason.getErrorMessage()}")
         try:
-            self._end(self._reset, self._disconnected)
+            if not self._ended:
+                if logs.wanted(6):
+                    logs.tell(self.session, f"Lost connection: {reason.getErrorMessage()}")
+                self._end(True)
         finally:
             self.factory.forget(self)
             self.transport = None  # under TLS it would hold us, and we it
@@ -446,7 +460,8 @@ class SMTPProtocol:
             self.transport.startReading()
         else:
             self._descriptor = descriptor
-            self.transport.stopReading()
+            if self.transport.__class__ is not Accepted:  # which does not, until it is told to
+                self.transport.stopReading()
 
     def _forget_hub(self) -> None:
         if self._descriptor >= 0:
@@ -464,7 +479,7 @@ class SMTPProtocol:
             self.transport.unregisterProducer()
         hub = self._descriptor >= 0
         self._forget_hub()
-        self._end(self._disconnected, self._reset)
+        self._end(False)
         self.active = self.factory.now
         if hub and self._send is not None:
             # All was sent, and nobody but us reads: what the reactor would do with its next
@@ -473,38 +488,38 @@ class SMTPProtocol:
         else:
             self.transport.loseConnection()
 
-    def _end(self, *steps: Callable[[], None]) -> None:
+    def _end(self, gone: bool) -> None:
         """The session is over.
 
-        :param steps: What comes first: the transaction ends before the session where the client
-            has gone, and after it where the server closes, as in the Perl qpsmtpd.
+        :param gone: Whether the client has gone. The transaction then ends before the session,
+            and after it where the server closes, as in the Perl qpsmtpd.
         """
-        if self._ended:
-            return
         self._ended = True
-        self._cancel()
-        for step in steps:
-            step()
+        if self._waiting is not None:
+            self._cancel()
+        session = self.session
         chain = self.chain
+        if gone:
+            self._reset()
+        if chain.disconnect is not None:
+            self._tell(chain.disconnect, session)
+        if not gone:
+            self._reset()
         if chain.post_connection is not None:
-            self._tell(chain.post_connection, self.session)
-        if logs.wanted(6) and self.session.trace:
-            log.info(
-                "session {session} trace: {trace}",
-                session=self.session.id,
-                trace=describe(self.session.trace),
-            )
+            self._tell(chain.post_connection, session)
         if logs.wanted(6):
-            logs.tell(self.session, "click, disconnecting")
-        self.session.end()
-
-    def _disconnected(self) -> None:
-        if self.chain.disconnect is not None:
-            self._tell(self.chain.disconnect, self.session)
+            if session.trace:
+                log.info(
+                    "session {session} trace: {trace}",
+                    session=session.id,
+                    trace=describe(session.trace),
+                )
+            logs.tell(session, "click, disconnecting")
+        session.end()
 
     # Waiting.
 
-    def _then(self, answer: Any, finish: Callable[..., None], *context: Any) -> None:
+    def _then(self, answer: Any, finish: Callable[..., object], *context: Any) -> None:
         """Go on with an answer: now, or when it has arrived."""
         if answer.__class__ is not Deferred:
             finish(self, answer, *context)
@@ -513,7 +528,7 @@ class SMTPProtocol:
         answer.addCallbacks(self._arrived, self._gone, callbackArgs=(finish, context))
 
     def _arrived(
-        self, answer: Any, finish: Callable[..., None] | None, context: tuple[Any, ...]
+        self, answer: Any, finish: Callable[..., object] | None, context: tuple[Any, ...]
     ) -> None:
         self._waiting = None
         if self._ended:
@@ -644,14 +659,18 @@ def _fire(turn: Deferred[None]) -> None:
 # Connection.
 
 
-def _pre_connected(self: SMTPProtocol, verdict: Verdict | None) -> None:
+# Each of these tells whether the client was greeted, and has nothing else to wait for.
+
+
+def _pre_connected(self: SMTPProtocol, verdict: Verdict | None) -> bool:
     if verdict is not None and verdict.kind is not _ACCEPT:
         self._refuse("pre_connection", verdict)
         self._machine.close()
-    elif self.session.tls_implicit and self.session.tls is None:
+        return False
+    if self.session.tls_implicit and self.session.tls is None:
         _start_tls(self, _connect_secured)
-    else:
-        _connect(self)
+        return False
+    return _connect(self)
 
 
 def _connect_secured(self: SMTPProtocol) -> None:
@@ -659,20 +678,20 @@ def _connect_secured(self: SMTPProtocol) -> None:
     self._advance()
 
 
-def _connect(self: SMTPProtocol) -> None:
+def _connect(self: SMTPProtocol) -> bool:
     if self.early:
         self._machine.receive(self.early)
         self.early = b""
-    if self.factory.resolver is not None and _wants_name(self):
+    if self.generation.settings.reverse_dns and _wants_name(self):
         self._then(settle(_look_up(self)), _named)
-    else:
-        _named(self, None)
+        return False
+    return _named(self, None)
 
 
 def _wants_name(self: SMTPProtocol) -> bool:
     ip = self.session.remote_ip
     local = not ip or ip.startswith("127.") or ip == "::1"
-    return self.generation.settings.reverse_dns and not local
+    return self.factory.resolver is not None and not local
 
 
 async def _look_up(self: SMTPProtocol) -> None:
@@ -693,11 +712,15 @@ async def _look_up(self: SMTPProtocol) -> None:
             logs.tell(self.session, f"no name for {ip}: {error}", 7)
 
 
-def _named(self: SMTPProtocol, nothing: None) -> None:
+def _named(self: SMTPProtocol, nothing: None) -> bool:
     if logs.wanted(5):
         _introduce(self)
     ask = self.chain.connect
-    self._then(ask(self.session) if ask is not None else None, _connected)
+    answer = ask(self.session) if ask is not None else None
+    if answer.__class__ is Deferred:
+        self._then(answer, _connected)
+        return False
+    return _connected(self, answer)
 
 
 def _introduce(self: SMTPProtocol) -> None:
@@ -706,13 +729,14 @@ def _introduce(self: SMTPProtocol) -> None:
     logs.tell(session, f"Connection from {session.remote_name} [{session.remote_ip}]", 5)
 
 
-def _connected(self: SMTPProtocol, verdict: Verdict | None) -> None:
+def _connected(self: SMTPProtocol, verdict: Verdict | None) -> bool:
     if verdict is None or verdict.kind is _ACCEPT:
         self._machine.reply(self.greeting())
-        return
+        return True
     self._refuse("connect", verdict)
     if verdict.kind is not Kind.DONE:
         self._machine.close()
+    return False
 
 
 # EHLO and HELO.
@@ -722,13 +746,19 @@ def _ehlo(self: SMTPProtocol, command: Ehlo) -> None:
     ask = self.chain.ehlo
     self.session.capabilities = ()
     answer = ask(self.session, command.host) if ask is not None else None
-    self._then(answer, _greeted, "ehlo", command.host)
+    if answer.__class__ is Deferred:
+        self._then(answer, _greeted, "ehlo", command.host)
+    else:
+        _greeted(self, answer, "ehlo", command.host)
 
 
 def _helo(self: SMTPProtocol, command: Helo) -> None:
     ask = self.chain.helo
     answer = ask(self.session, command.host) if ask is not None else None
-    self._then(answer, _greeted, "helo", command.host)
+    if answer.__class__ is Deferred:
+        self._then(answer, _greeted, "helo", command.host)
+    else:
+        _greeted(self, answer, "helo", command.host)
 
 
 def _greeted(self: SMTPProtocol, verdict: Verdict | None, hello: str, host: str) -> None:
@@ -1125,17 +1155,19 @@ def _unrecognized_decided(self: SMTPProtocol, verdict: Verdict | None) -> None:
 
 def _quit(self: SMTPProtocol, command: Quit) -> None:
     ask = self.chain.quit
-    self._then(ask(self.session) if ask is not None else None, _quitted)
+    answer = ask(self.session) if ask is not None else None
+    if answer.__class__ is Deferred:
+        self._then(answer, _quitted)
+    else:
+        _quitted(self, answer)
 
 
 def _quitted(self: SMTPProtocol, verdict: Verdict | None) -> None:
-    machine = self._machine
     if verdict is None or not (verdict.text or verdict.reply):
         reply = self.session.take_reply() or self.generation.goodbye
     else:
         reply = verdict.reply or Reply(221, verdict.text, "2.0.0")
-    machine.reply(reply)
-    machine.close()
+    self._machine.reply(reply)  # which closes it, too
 
 
 # STARTTLS.
