@@ -859,7 +859,7 @@ def _mail_decided(self: SMTPProtocol, verdict: Verdict | None, transaction: Tran
         if verdict is None or not verdict.text:
             path = transaction.reverse_path
             reply = Reply.plain(
-                250, f"{path}, sender OK - how exciting to get mail from you!", "2.1.0"
+                f"{path!s}, sender OK - how exciting to get mail from you!", "2.1.0"
             )
         else:
             reply = Reply(250, verdict.text, verdict.status or "2.1.0")
@@ -895,7 +895,7 @@ def _rcpt_decided(
 ) -> None:
     if verdict is OK:
         transaction.recipients.append(recipient)
-        self._machine.reply(Reply.plain(250, f"{recipient}, recipient ok", "2.1.5"))
+        self._machine.reply(Reply.plain(f"{recipient!s}, recipient ok", "2.1.5"))
         return
     if verdict is not None and verdict.kind is _ACCEPT:
         transaction.recipients.append(recipient)

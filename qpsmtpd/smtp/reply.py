@@ -61,21 +61,21 @@ class Reply:
         self._octets = None
 
     @classmethod
-    def plain(cls, code: int, line: str, status: str) -> "Reply":
-        """Make a positive reply of one line that is known to be short and printable.
+    def plain(cls, line: str, status: str) -> "Reply":
+        """Make a 250 of one line that is known to be short and printable.
 
         It saves the checks, which take half the time of a reply. A line that is not ASCII
         or not short is made in the ordinary way.
 
-        :param status: Its class is the code's.
+        :param status: Of the class 2.
         """
         if len(line) > 400 or not line.isascii():
-            return cls(code, line, status)
+            return cls(250, line, status)
         reply = _new(cls)
-        reply._code = code
+        reply._code = 250
         reply._status = status
         reply._lines = (line,)
-        reply._octets = f"{code} {status} {line}\r\n".encode("ascii")
+        reply._octets = f"250 {status} {line}\r\n".encode()
         return reply
 
     def led_by(self, line: str) -> "Reply":

@@ -191,5 +191,5 @@ class ReplyTests(SynchronousTestCase):
     def test_plain(self) -> None:
         """A positive reply that is made in the short way is the same, whatever its line."""
         for line in ("OK", "x" * 400, "x" * 401, "y " * 600, "jürgen@b.example"):
-            plain, usual = Reply.plain(250, line, "2.1.5"), Reply(250, line, "2.1.5")
+            plain, usual = Reply.plain(line, "2.1.5"), Reply(250, line, "2.1.5")
             self.assertEqual((plain, plain.octets, repr(plain)), (usual, usual.octets, repr(usual)))
