@@ -300,7 +300,7 @@ class Message:
         0 if the first line is neither a field nor empty: such a message is all body.
         """
         if self._header_size < 0:
-            self._find_body()
+            self._find_section()
         return self._header_size
 
     @property
@@ -308,8 +308,7 @@ class Message:
         """The header section as it is delivered; changes to it are changes to the message."""
         headers = self._headers
         if headers is None:
-            size = self.header_size
-            octets = self._first(size)
+            octets = self._section()
             if octets.endswith(b"\r\n\r\n") or octets == b"\r\n":
                 octets = octets[:-2]
             if self._prepended:
@@ -325,7 +324,7 @@ class Message:
         """
         lowered = self._lowered
         if lowered is None:
-            lowered = self._first(self.header_size).lower()
+            lowered = self._section().lower()
             if len(lowered) <= KEPT:
                 self._lowered = lowered
         return lowered
@@ -445,24 +444,40 @@ class Message:
             head += self._separator
         return head, 0
 
-    def _find_body(self) -> None:
-        """Set the size of the header section, and what follows it when it is rewritten."""
+    def _section(self) -> bytes:
+        """Give the header section that the client sent."""
+        size = self._header_size
+        if size < 0:
+            return self._find_section()
+        parts = []
+        for chunk in self.spool.chunks():
+            if len(chunk) >= size:
+                parts.append(chunk[:size])
+                break
+            parts.append(chunk)
+            size -= len(chunk)
+        return b"".join(parts)
+
+    def _find_section(self) -> bytes:
+        """Set the header section's size, and what follows it when it is rewritten; give it."""
         limit = self._header_limit
         head = self.spool.first()[:limit]
         end = head.find(b"\r\n\r\n")
         if end < 0:
             head, end = self._gather(limit)
         if head.startswith(b"\r\n"):
-            self._header_size, self._separator = 2, b"\r\n"
+            size, separator = 2, b"\r\n"
         elif not _START.match(head):
             # Text from the first line on. Once there are fields, they end before it.
-            self._header_size, self._separator = 0, b"\r\n" if head else b""
+            size, separator = 0, b"\r\n" if head else b""
         elif end >= 0:
-            self._header_size, self._separator = end + 4, b"\r\n"
+            size, separator = end + 4, b"\r\n"
         elif len(head) < limit or self.spool.size == limit:
-            self._header_size, self._separator = len(head), b""
+            size, separator = len(head), b""
         else:
-            self._header_size, self._separator = _last_field_end(head), b""
+            size, separator = _last_field_end(head), b""
+        self._header_size, self._separator = size, separator
+        return head[:size]
 
     def _gather(self, limit: int) -> tuple[bytes, int]:
         """Collect octets up to the empty line or the limit; tell where that line is."""
@@ -474,20 +489,6 @@ class Message:
             if end >= 0 or len(head) >= limit:
                 return bytes(head), end
         return bytes(head), -1
-
-    def _first(self, size: int) -> bytes:
-        """Give the first octets of the content."""
-        first = self.spool.first()
-        if len(first) >= size:
-            return first[:size]
-        parts = []
-        for chunk in self.spool.chunks():
-            if len(chunk) >= size:
-                parts.append(chunk[:size])
-                break
-            parts.append(chunk)
-            size -= len(chunk)
-        return b"".join(parts)
 
 
 class _Delivered(io.RawIOBase):

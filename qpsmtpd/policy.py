@@ -197,13 +197,15 @@ def immunity(scope: Session | Transaction) -> str | None:
     A relay client, a host with the note ``whitelisthost``, and a sender with the
     note ``whitelistsender`` are exempt.
     """
-    session = _session(scope)
+    # Nearly every plugin asks, and nearly always there is nothing: this form takes half the time.
+    session = scope.session if isinstance(scope, Transaction) else scope
     if session.relay_client:
         return "relay client"
-    if session.note("whitelisthost"):
+    noted = session.noted
+    if noted and noted.get("whitelisthost"):
         return "whitelisted host"
     transaction = session.transaction
-    if transaction is not None and transaction.note("whitelistsender"):
+    if transaction is not None and (noted := transaction.noted) and noted.get("whitelistsender"):
         return "whitelisted sender"
     return None
 

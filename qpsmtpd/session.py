@@ -60,12 +60,13 @@ class TLSState(NamedTuple):
 class _Noted(Scope):
     """A scope with notes and a trace, neither of which costs anything until used."""
 
-    __slots__ = ("_notes", "started", "trace")
+    __slots__ = ("noted", "started", "trace")
 
     def __init__(self, started: float) -> None:
         self.ended = False
         self._work = None
-        self._notes: Notes | None = None
+        #: The notes where there are some. :meth:`note` is the plain way to look for one.
+        self.noted: Notes | None = None
         #: Seconds since the epoch.
         self.started = started
         #: What components decided lately, in order; ``None`` for nothing yet.
@@ -74,13 +75,13 @@ class _Noted(Scope):
     @property
     def notes(self) -> Notes:
         """What components tell each other; see :class:`qpsmtpd.notes.Notes`."""
-        if self._notes is None:
-            self._notes = Notes()
-        return self._notes
+        if self.noted is None:
+            self.noted = Notes()
+        return self.noted
 
     def note(self, name: str) -> object:
         """A note without making room for notes where there are none."""
-        return None if self._notes is None else self._notes.get(name)
+        return None if self.noted is None else self.noted.get(name)
 
     def record(self, decision: Decision) -> None:
         """Add to the trace; the oldest go when there are too many."""
@@ -236,7 +237,7 @@ class Transaction(_Noted):
     def __init__(self, session: Session, reverse_path: Address, parameters: Parameters) -> None:
         self.ended = False
         self._work = None
-        self._notes = None
+        self.noted = None
         self.trace = None
         self.started = time.time()
         self.session = session
