@@ -333,7 +333,7 @@ class Message:
         """Whether there may be a field of a name: quickly, without reading the header section."""
         if self._headers is not None:
             return name in self._headers
-        return _key(name) in self.lowered_headers
+        return self.lowered_headers.find(_key(name)) >= 0  # "in" takes twice as long
 
     @property
     def changed(self) -> bool:

@@ -1024,18 +1024,23 @@ async def judged(
         message.prepend_field(received(transaction, settings.me))
     else:
         message.prepend("Received", line)
-    for hook, ask in (("data_post", chain.data_post), ("queue_pre", chain.queue_pre)):
-        if hook == "queue_pre" and own is not None:
-            auth_results.add_own(transaction, own)  # what was found out at data_post, too
-        if ask is not None:
-            verdict = ask(transaction)
-            if verdict.__class__ is Deferred:
-                verdict = await verdict
-            if verdict is not None and verdict.kind is not _ACCEPT:
-                return hook, verdict
-    if chain.queue is None:
+    if (ask := chain.data_post) is not None:
+        verdict = ask(transaction)
+        if verdict.__class__ is Deferred:
+            verdict = await verdict
+        if verdict is not None and verdict.kind is not _ACCEPT:
+            return "data_post", verdict
+    if own is not None:
+        auth_results.add_own(transaction, own)  # what was found out at data_post, too
+    if (ask := chain.queue_pre) is not None:
+        verdict = ask(transaction)
+        if verdict.__class__ is Deferred:
+            verdict = await verdict
+        if verdict is not None and verdict.kind is not _ACCEPT:
+            return "queue_pre", verdict
+    if (ask := chain.queue) is None:
         return "queue", None
-    verdict = chain.queue(transaction)
+    verdict = ask(transaction)
     if verdict.__class__ is Deferred:
         verdict = await verdict
     return "queue", verdict
