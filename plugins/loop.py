@@ -43,7 +43,7 @@ class Loop:
 
     def data_post(self, transaction: Transaction) -> Verdict | None:
         assert transaction.message is not None
-        hops = 1 + len(_HOP.findall(b"\r\n" + transaction.message.lowered_headers))
+        hops = 1 + len(_HOP.findall(b"\r\n" + transaction.message.lowered_headers()))
         if hops < (self.max_hops or _DEFAULT):
             policy.report(transaction, _NAME, f"pass, {hops} hops")
             return None

@@ -316,7 +316,6 @@ class Message:
             headers = self._headers = HeaderSection(octets)
         return headers
 
-    @property
     def lowered_headers(self) -> bytes:
         """The header section as the client sent it, in lower case: to look for something quickly.
 
@@ -333,7 +332,7 @@ class Message:
         """Whether there may be a field of a name: quickly, without reading the header section."""
         if self._headers is not None:
             return name in self._headers
-        return self.lowered_headers.find(_key(name)) >= 0  # "in" takes twice as long
+        return self.lowered_headers().find(_key(name)) >= 0  # "in" takes twice as long
 
     @property
     def changed(self) -> bool:

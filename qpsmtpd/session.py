@@ -160,7 +160,7 @@ class Session(_Noted):
     ) -> None:
         self.ended = False
         self._work = None
-        self._notes = None
+        self.noted = None
         self.trace = None
         self.started = time.time() if started is None else started
         self.remote_ip = remote_ip
@@ -251,7 +251,8 @@ class Transaction(_Noted):
     @property
     def id(self) -> str:
         """The session's id and the number of the transaction in it."""
-        return f"{self.session.id}.{self._number}"
+        session = self.session
+        return f"{session._id or session.id}.{self._number}"
 
     def end(self) -> None:
         """End the transaction: its work is cancelled and its message released."""

@@ -569,9 +569,9 @@ class SMTPProtocol:
             waiting.cancel()
             self._ended = ended
 
-    def _tell(self, ask: Ask, *arguments: Any) -> None:
-        """Tell of something that happened; nobody waits for what components do about it."""
-        told = ask(*arguments)
+    def _tell(self, ask: Ask, scope: Session | Transaction) -> None:
+        """Tell of what is over; nobody waits for what components do about it."""
+        told = ask(scope)
         if told.__class__ is Deferred:
             self.factory.let_finish(told)
 
@@ -579,10 +579,11 @@ class SMTPProtocol:
 
     def _reset(self) -> None:
         """End the open transaction, if there is one."""
-        transaction = self.session.transaction
+        session = self.session
+        transaction = session.transaction
         if transaction is None:
             return
-        self.session.transaction = None
+        session.transaction = None
         self._refused = None
         if self.chain.reset_transaction is not None:
             self._tell(self.chain.reset_transaction, transaction)
@@ -590,7 +591,7 @@ class SMTPProtocol:
             log.info(
                 "transaction {transaction} trace: {trace}",
                 transaction=transaction.id,
-                session=self.session.id,
+                session=session.id,
                 trace=describe(transaction.trace),
             )
         transaction.end()
