@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final, Generic, TypeAlias, TypeVar
@@ -19,6 +19,9 @@ _MAPPED: Final = bytes(10) + b"\xff\xff"
 
 #: For each length of prefix, how far an address is shifted; then what is found there.
 _Sizes: TypeAlias = dict[int, dict[int, tuple[int, T]]]
+
+#: The same to go through: each length with the look-up in its networks.
+_LookUps: TypeAlias = tuple[tuple[int, Callable[[int], tuple[int, T] | None]], ...]
 
 
 def unmapped(ip: str) -> str:
@@ -57,14 +60,16 @@ class NetworkTable(Generic[T]):
 
     def __init__(self, entries: Iterable[tuple[Network, T]]) -> None:
         """Take networks in the order in which they count."""
-        self._ipv4: _Sizes[T] = {}
-        self._ipv6: _Sizes[T] = {}
+        ipv4: _Sizes[T] = {}
+        ipv6: _Sizes[T] = {}
         for place, (network, value) in enumerate(entries):
             network = _unmapped(network)
-            sizes = self._ipv4 if network.version == 4 else self._ipv6
+            sizes = ipv4 if network.version == 4 else ipv6
             shift = network.max_prefixlen - network.prefixlen
             found = sizes.setdefault(shift, {})
             found.setdefault(int(network.network_address) >> shift, (place, value))
+        self._ipv4: _LookUps[T] = tuple((shift, found.get) for shift, found in ipv4.items())
+        self._ipv6: _LookUps[T] = tuple((shift, found.get) for shift, found in ipv6.items())
 
     def __bool__(self) -> bool:
         return bool(self._ipv4 or self._ipv6)
@@ -74,21 +79,23 @@ class NetworkTable(Generic[T]):
 
         :param ip: As ``Session.remote_ip`` has it: ``""`` is in no network.
         """
-        if not ip or not (self._ipv4 or self._ipv6):
-            return None
-        sizes = self._ipv4
+        look_ups = self._ipv4
         if ":" in ip:
+            if not self:
+                return None
             octets = inet_pton(AF_INET6, ip.partition("%")[0])
             if octets.startswith(_MAPPED):
                 octets = octets[12:]
             else:
-                sizes = self._ipv6
-        else:
+                look_ups = self._ipv6
+        elif look_ups and ip:
             octets = inet_pton(AF_INET, ip)
+        else:
+            return None
         number = int.from_bytes(octets, "big")
         first: tuple[int, T] | None = None
-        for shift, networks in sizes.items():
-            found = networks.get(number >> shift)
+        for shift, found_at in look_ups:
+            found = found_at(number >> shift)
             if found is not None and (first is None or found[0] < first[0]):
                 first = found
         return None if first is None else first[1]

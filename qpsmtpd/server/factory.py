@@ -27,8 +27,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from qpsmtpd import __version__, logs
+from qpsmtpd import __version__
 from qpsmtpd.chain import Chain
+from qpsmtpd.logs import threshold
 from qpsmtpd.networks import unmapped
 from qpsmtpd.server.dialogue import LoggedMachine
 from qpsmtpd.server.hub import Hub
@@ -92,7 +93,7 @@ class Generation:
 
     def machine(self, session: Session) -> ServerMachine:
         """A protocol machine for a new session."""
-        if logs.wanted(6):
+        if threshold.level >= 6:
             machine: ServerMachine = LoggedMachine(session, self.settings.limits, self._template)
         else:
             machine = ServerMachine(self.settings.limits, self._template)
@@ -254,13 +255,12 @@ class SMTPFactory:
         """
         generation = self.generation
         settings = generation.settings
-        protocols = self.protocols
-        if self.stopping or len(protocols) + len(self.expected) >= settings.connections > 0:
+        if self.stopping or 0 < settings.connections <= len(self.protocols) + len(self.expected):
             return self._turn_away()
         ip = unmapped(ip)
         addresses = self._addresses
         count = addresses.get(ip, 0) + 1
-        if ip and count > settings.connections_per_address > 0:
+        if 0 < settings.connections_per_address < count and ip:
             log.warn("Too many connections from {ip}: {count}", ip=ip, count=count)
             return _TurnedAway(_TOO_MANY_FROM_YOU)
         addresses[ip] = count
@@ -268,14 +268,14 @@ class SMTPFactory:
         session.connections = count
         generation.sessions += 1
         protocol = SMTPProtocol(self, generation, session)
-        protocols.add(protocol)
+        self.protocols.add(protocol)
         return protocol
 
     def _turn_away(self) -> _TurnedAway | None:
         if self.stopping:
             return _TurnedAway(_STOPPING)
         count = len(self.protocols) + len(self.expected)
-        if count >= self.generation.settings.connections > 0:
+        if 0 < self.generation.settings.connections <= count:
             log.warn("Too many connections: {count}", count=count)
             return _TurnedAway(_TOO_MANY)
         return None

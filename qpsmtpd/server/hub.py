@@ -95,10 +95,11 @@ class Hub:
         return self._epoll.fileno() if self._epoll is not None else -1
 
     def doRead(self) -> None:
-        protocol_of = self._protocols.get
+        protocols = self._protocols
         for descriptor, events in self._epoll.poll(0, AT_ONCE):
-            protocol = protocol_of(descriptor)
-            if protocol is None:
+            try:
+                protocol = protocols[descriptor]
+            except KeyError:
                 continue  # another one's data has ended it
             if not events & _READABLE:
                 protocol.vanished()

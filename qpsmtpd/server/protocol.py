@@ -26,6 +26,7 @@ from zope.interface import implementer
 from qpsmtpd import logs
 from qpsmtpd.chain import Ask, Chain, settle
 from qpsmtpd.interfaces import ResolverError
+from qpsmtpd.logs import threshold
 from qpsmtpd.message import Message
 from qpsmtpd.networks import unmapped
 from qpsmtpd.policy import NAUGHTY, NAUGHTY_TYPE, report
@@ -230,7 +231,7 @@ class SMTPProtocol:
         """Greet the client, or do not."""
         if self._send is None:
             self.transport.registerProducer(self, True)
-        if logs.wanted(6):
+        if threshold.level >= 6:
             count, limit = len(self.factory.protocols), self.generation.settings.connections
             ip, host = self.session.remote_ip, self.session.remote_host or "Unknown"
             text = f"Accepted connection {count}/{limit} from {ip} / {host}"
@@ -507,7 +508,7 @@ class SMTPProtocol:
             self._reset()
         if chain.post_connection is not None:
             self._tell(chain.post_connection, session)
-        if logs.wanted(6):
+        if threshold.level >= 6:
             if session.trace:
                 log.info(
                     "session {session} trace: {trace}",
@@ -587,7 +588,7 @@ class SMTPProtocol:
         self._refused = None
         if self.chain.reset_transaction is not None:
             self._tell(self.chain.reset_transaction, transaction)
-        if logs.wanted(6) and transaction.trace:
+        if threshold.level >= 6 and transaction.trace:
             log.info(
                 "transaction {transaction} trace: {trace}",
                 transaction=transaction.id,
@@ -714,7 +715,7 @@ async def _look_up(self: SMTPProtocol) -> None:
 
 
 def _named(self: SMTPProtocol, nothing: None) -> bool:
-    if logs.wanted(5):
+    if threshold.level >= 5:
         _introduce(self)
     ask = self.chain.connect
     answer = ask(self.session) if ask is not None else None
@@ -991,7 +992,7 @@ def _content_end(self: SMTPProtocol, event: ContentEnd) -> None:
         return
     transaction = self.session.transaction
     assert transaction is not None
-    if logs.wanted(6):
+    if threshold.level >= 6:
         assert transaction.message is not None
         if not transaction.message.spool.in_memory:
             logs.tell(self.session, "spooling message to disk")
