@@ -13,6 +13,7 @@ from qpsmtpd.smtp.commands import (
     Bdat,
     Data,
     Ehlo,
+    Helo,
     Mail,
     Noop,
     Quit,
@@ -252,6 +253,23 @@ class LineTests(ConversationCase):
         self.assertEqual(self.play(HELLO + octets).events, self.play(ENVELOPE).events)
         again = self.play(HELLO + MAIL + octets)
         self.assertEqual((again.count(Mail), again.count(Rcpt)), (2, 1))
+
+    def test_any_case_of_plain_greetings(self) -> None:
+        """So may EHLO and HELO with a host alone, and QUIT."""
+        for octets, command in (
+            (b"ehlo a.example", Ehlo("a.example")),
+            (b"HelO a.example", Helo("a.example")),
+            (b"EHLO b\xc3\xbccher.example", Ehlo("b\u00fccher.example")),
+            (b"quIt", Quit()),
+        ):
+            self.assertEqual(self.play(octets + b"\r\n").events, [command])
+
+    def test_idle_greetings(self) -> None:
+        """A client that does nothing but greet is sent away, however its greetings are read."""
+        for greeting in (b"EHLO a.example\r\n", b"EHLO  a.example\r\n"):
+            self.assertEqual(
+                self.codes(greeting * 4, limits=Limits(idle_commands=3)), [250, 250, 250, 421]
+            )
 
     def test_long_plain_paths(self) -> None:
         """A path and its local part have limits (RFC 5321, 4.5.3.1), however they are read."""

@@ -228,7 +228,7 @@ class FuzzTests(SynchronousTestCase):
     def test_plain_commands_are_read_alike(
         self, phases: list[bytes], limits: Limits, seed: int
     ) -> None:
-        """Whether the usual kind of MAIL, RCPT and DATA is read in the shorter way or not."""
+        """Whether commands of the usual kind are read in the shorter way or not."""
         short = FuzzConversation(limits, frozenset(), seed).play(phases, forever(1 << 20))
         longer = FuzzConversation(limits, frozenset(), seed)
         longer.machine._at_once = 0
