@@ -128,13 +128,17 @@ class BadMailFrom:
 
     def _find(self, sender: str, domain: str) -> Entry | None:
         """The first entry that lists a sender, which is given in lower case."""
-        found = [self._exact[text] for text in (sender, domain) if text in self._exact]
+        first = self._exact.get(sender)
+        whole_domain = self._exact.get(domain)
+        if first is None or (whole_domain is not None and whole_domain[0] < first[0]):
+            first = whole_domain
         for place, each in self._patterns:
+            if first is not None and first[0] < place:
+                break
             assert each.pattern is not None
             if each.pattern.search(sender):
-                found.append((place, each))
-                break
-        return min(found, key=lambda placed: placed[0])[1] if found else None
+                return each
+        return None if first is None else first[1]
 
 
 maker = PluginMaker(_NAME, BadMailFrom)

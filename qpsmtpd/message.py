@@ -45,7 +45,7 @@ LEAST_PART: Final = 100
 BODY_LINE_LIMIT: Final = 1024 * 1024
 
 _NAME: Final = re.compile(r"[!-9;-~]{1,900}")  # RFC 5322, 2.2; leaves room on the line
-_START: Final = re.compile(rb"([!-9;-~]+)[ \t]*:")  # white space: RFC 5322, 4.5
+_START: Final = re.compile(rb"([!-9;-~]++)[ \t]*+:")  # white space: RFC 5322, 4.5
 _FIELD_END: Final = re.compile(rb"\r\n(?![ \t])")
 _LONG_SPACE: Final = re.compile(rb"[ \t]{%d,}" % LEAST_PART)
 

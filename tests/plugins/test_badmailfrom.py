@@ -1,5 +1,7 @@
 """The plugin badmailfrom."""
 
+from itertools import permutations
+
 from qpsmtpd.plugins.badmailfrom import BadMailFrom, entry
 from qpsmtpd.policy import Reject, RejectType
 from qpsmtpd.testing import ComponentTestCase
@@ -63,6 +65,15 @@ class BadMailFromTests(ComponentTestCase):
         """The first entry that matches gives the reason."""
         said = self.verdict("a@b.example", "@c.example x", "@b.example one", "a@b.example two")
         self.assertDenied(said, "one")
+        lines = (
+            "a@b.example an address",
+            "@b.example a domain",
+            "^a@ a pattern",
+            "b\\.e a pattern, too",
+        )
+        for order in permutations(lines):
+            reason = order[0].split(None, 1)[1]
+            self.assertDenied(self.verdict("a@b.example", "x@c.example no", *order), reason)
 
     def test_immunity(self) -> None:
         """A relay client may send from a listed address."""
