@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from contextvars import copy_context
 from inspect import isawaitable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -35,12 +36,14 @@ from qpsmtpd.verdicts import Verdict, defer
 
 __all__ = [
     "TEMPFAIL",
+    "WAITING",
     "Ask",
     "Chain",
     "ComponentError",
     "ComponentTimeoutError",
     "Link",
     "NoVerdictError",
+    "Wait",
     "settle",
 ]
 
@@ -173,7 +176,7 @@ class Chain:
         self._clock = clock
         self._time_limit = time_limit
         #: By the length of the limit; there are as many as lengths in the configuration.
-        self._deadlines: dict[float, Deadlines] = {}
+        self._deadlines: dict[float, Deadlines[Wait]] = {}
         self._started: list[Link] = [link for link in started if _has_lifecycle(link.component)]
         for name in ("deny", "ok"):
             setattr(self, name, self._compile(HOOKS[name]))
@@ -251,7 +254,7 @@ class Chain:
         """
         methods = tuple(method for method, _ in pairs)
         scoped = hook.name not in _SETTINGS
-        suffixes: dict[int, Ask] = {}
+        waited: dict[int, _Place] = {}
         # By identity: one object may be in a chain twice, its bound methods are not.
         places = {id(method): place for place, method in enumerate(methods)}
         labels = {id(method): (hook.name, link.name) for method, link in pairs}
@@ -267,17 +270,17 @@ class Chain:
                     entry = (*labels[id(method)], said, perf_counter() - began)
                     arguments[0].record(_new_tuple(Decision, entry))
                 return answer
+            return _late(waited.get(id(method)) or waits(method), arguments, answer)
+
+        def waits(method: Ask) -> _Place:
+            """The place of a component that waits for the first time."""
             position = places[id(method)]
             link = pairs[position][1]
-            return self._late(hook, link, arguments, behind(position), answer)
-
-        def behind(position: int) -> Ask | None:
-            """Asks those that stand behind a component that waits; made when one first does."""
-            if position + 1 == len(pairs):
-                return rest
-            if position not in suffixes:
-                suffixes[position] = self._quick(hook, pairs[position + 1 :], rest, wanted)
-            return suffixes[position]
+            behind = pairs[position + 1 :]
+            then = self._quick(hook, behind, rest, wanted) if behind else rest
+            limit = link.time_limit or self._time_limit
+            place = waited[id(method)] = _Place(self, hook, link, then, limit)
+            return place
 
         def ask_one(first: Any) -> Any:
             began = perf_counter()
@@ -406,92 +409,19 @@ class Chain:
         began = perf_counter()
         try:
             answer = method(*handed)
-            if isinstance(answer, types.CoroutineType):
-                answer = settle(answer)
-            if answer is not None and isawaitable(answer):
-                answer = await self._waited(answer, time_limit, hook, link)
-                _waited_enough(hook, link, arguments, answer, began)
+            if answer is not None and answer.__class__ is not Verdict:
+                place = _Place(self, hook, link, None, time_limit)
+                answer = _begun(_Said, place, arguments, answer)
+                if isinstance(answer, Deferred):
+                    answer = await answer
+                    _waited_enough(hook, link, arguments, answer, began)
             return _checked(hook, answer)
         except Exception as error:
             if _nobody_asks(hook, arguments, error):
                 raise
             return self._fault(hook, link, arguments, _failure(), began)
 
-    def _late(
-        self, hook: Hook, link: Link, arguments: tuple[Any, ...], rest: Ask | None, answer: Any
-    ) -> Any:
-        """Go on behind a component that gave something to wait for, or no answer at all.
-
-        As :meth:`_asked`, with callbacks in place of two coroutines and their Deferred; what
-        that saves stands in :mod:`qpsmtpd.deadlines` (``python -m benchmarks waiting``).
-
-        :param answer: What the component has given.
-        """
-        began = perf_counter()
-        try:
-            if isinstance(answer, types.CoroutineType):
-                answer = settle(answer)
-            if answer is not None and isawaitable(answer):
-                limit = link.time_limit or self._time_limit
-                waited = self._waited(answer, limit, hook, link)
-                if not waited.called or waited.paused:
-                    return waited.addBoth(self._arrived, hook, link, arguments, rest, began)
-                answer = _result(waited)
-                _waited_enough(hook, link, arguments, answer, began)
-            answer = _checked(hook, answer)
-        except Exception as error:
-            if _nobody_asks(hook, arguments, error):
-                raise
-            answer = self._fault(hook, link, arguments, _failure(), began)
-        return self._go_on(hook, link, arguments, rest, answer, began)
-
-    def _arrived(
-        self,
-        answer: Any,
-        hook: Hook,
-        link: Link,
-        arguments: tuple[Any, ...],
-        rest: Ask | None,
-        began: float,
-    ) -> Any:
-        """What a component says when it has waited; a failure, if it has failed."""
-        try:
-            if isinstance(answer, Failure):
-                if _nobody_asks(hook, arguments, answer.value):
-                    return answer
-                answer = self._fault(hook, link, arguments, answer, began)
-            else:
-                _waited_enough(hook, link, arguments, answer, began)
-                answer = _checked(hook, answer)
-        except NoVerdictError:
-            answer = self._fault(hook, link, arguments, _failure(), began)
-        return self._go_on(hook, link, arguments, rest, answer, began)
-
-    def _go_on(
-        self,
-        hook: Hook,
-        link: Link,
-        arguments: tuple[Any, ...],
-        rest: Ask | None,
-        answer: Any,
-        began: float,
-    ) -> Any:
-        self._report(hook, link, arguments, answer)
-        if answer is not None:
-            _record(hook, link, arguments, answer, began)
-            return answer
-        return rest(*arguments) if rest is not None else None
-
-    def _waited(
-        self, awaitable: Awaitable[Any], limit: float, hook: Hook, link: Link
-    ) -> Deferred[Any]:
-        """Wait for a component, but not for ever."""
-        waiting = _deferred(awaitable)
-        if waiting.called and not waiting.paused:
-            return waiting
-        return _Wait(waiting, hook, link, limit, self._deadlines_of(limit)).outcome
-
-    def _deadlines_of(self, limit: float) -> Deadlines | None:
+    def _deadlines_of(self, limit: float) -> Deadlines[Wait] | None:
         """What watches time limits of a length."""
         if not limit or self._clock is None:
             return None
@@ -534,60 +464,279 @@ class Chain:
         return f"<Chain {' '.join(link.name for link in self.links)}>"
 
 
-class _Wait:
-    """Waits for a component until its time is over.
+class _Place:
+    """A component at a hook, where it may wait.
 
-    :ivar hook: Where the component was asked.
-    :ivar link: The component.
-    :ivar outcome: Fires with what it says, or with a :class:`ComponentTimeoutError`; at once when
-        it is cancelled, whatever the component does about that.
+    :ivar label: The names of the hook and of the component.
+    :ivar rest: Asks those that stand behind it.
+    :ivar limit: Seconds that it may take; 0 for no limit.
+    :ivar deadlines: What watches the limit; ``None`` for nothing.
+    :ivar scoped: Whether the first argument is a scope, which has a trace.
     """
 
-    __slots__ = ("_deadlines", "_expired", "_limit", "_waiting", "hook", "link", "outcome")
+    __slots__ = ("chain", "deadlines", "hook", "label", "limit", "link", "rest", "scoped")
+
+    def __init__(
+        self, chain: Chain, hook: Hook, link: Link, rest: Ask | None, limit: float
+    ) -> None:
+        self.chain = chain
+        self.hook = hook
+        self.link = link
+        self.label = (hook.name, link.name)
+        self.rest = rest
+        self.limit = limit
+        self.deadlines = chain._deadlines_of(limit)
+        self.scoped = hook.name not in _SETTINGS and hook.name != "post_fork"
+
+
+def _late(place: _Place, arguments: tuple[Any, ...], answer: Any) -> Any:
+    """Go on behind a component that gave something to wait for, or no answer at all.
+
+    As :meth:`Chain._asked`, without coroutines of its own and Deferreds for them; what that saves
+    stands at :class:`Wait`.
+
+    :param answer: What the component has given.
+    """
+    began = perf_counter()
+    hook, link = place.hook, place.link
+    try:
+        answer = _begun(Wait, place, arguments, answer)
+        if answer.__class__ is Wait and not answer.called:
+            return answer
+        if isinstance(answer, Deferred):
+            answer = _result(answer)
+            _waited_enough(hook, link, arguments, answer, began)
+        answer = _checked(hook, answer)
+    except Exception as error:
+        if _nobody_asks(hook, arguments, error):
+            raise
+        answer = place.chain._fault(hook, link, arguments, _failure(), began)
+    return _go_on(place, arguments, answer, began)
+
+
+def _go_on(place: _Place, arguments: tuple[Any, ...], answer: Any, began: float) -> Any:
+    """A component's answer, or where it has none that of those behind it."""
+    if answer is not None:
+        _record(place.hook, place.link, arguments, answer, began)
+        return answer
+    return place.rest(*arguments) if place.rest is not None else None
+
+
+def _begun(kind: type[Wait], place: _Place, arguments: tuple[Any, ...], answer: Any) -> Any:
+    """What a component says, if that is known already: itself or a Deferred that has fired.
+
+    :returns: Otherwise, what waits for it.
+    """
+    if answer.__class__ is types.CoroutineType:
+        coroutine = answer
+        try:
+            answer = coroutine.send(None)
+        except StopIteration as stop:
+            answer = stop.value
+        else:
+            if isinstance(answer, Deferred) and not answer.called:
+                return kind(place, arguments, coroutine, answer)
+            answer = Deferred.fromCoroutine(_resume(coroutine, answer))
+    if answer is None:
+        return None
+    if not isinstance(answer, Deferred):
+        if not isawaitable(answer):
+            return answer
+        answer = Deferred.fromCoroutine(_await(answer))
+    if answer.called and not answer.paused:
+        return answer
+    return kind(place, arguments, None, answer)
+
+
+class Wait(Deferred[Any]):
+    """A Deferred of the answer of a component that waits, and of those behind it.
+
+    It fires at once when it is cancelled, whatever the component does about that.
+
+    It drives the component's coroutine itself, watches its time limit, and can tell one listener
+    without callbacks. With a Deferred for each of these, what waiting costs beside the timer that
+    is waited for is three times as much (89,000 machine instructions in place of 30,000, and
+    16,000 of them are for callbacks instead of a listener).
+
+    :ivar place: The component, and where it was asked.
+    """
+
+    __slots__ = (
+        "_arguments",
+        "_awaited",
+        "_began",
+        "_behind",
+        "_context",
+        "_coroutine",
+        "_expired",
+        "_listener",
+        "place",
+    )
 
     def __init__(
         self,
-        waiting: Deferred[Any],
-        hook: Hook,
-        link: Link,
-        limit: float,
-        deadlines: Deadlines | None,
+        place: _Place,
+        arguments: tuple[Any, ...],
+        coroutine: types.CoroutineType[Any, Any, Any] | None,
+        awaited: Deferred[Any],
     ) -> None:
-        self.hook = hook
-        self.link = link
-        self._waiting = waiting
-        self._limit = limit
-        self._deadlines = deadlines
+        """Begin to wait.
+
+        :param coroutine: What the component has begun; ``None`` if it has given a Deferred.
+        :param awaited: What the coroutine has asked for, or the Deferred.
+        """
+        Deferred.__init__(self)
+        self.place = place
+        self._arguments = arguments
+        self._began = perf_counter()
+        self._coroutine = coroutine
+        self._awaited = awaited
         self._expired = False
-        self.outcome: Deferred[Any] = Deferred(self._cancel)
+        #: The answer of those behind the component, when they wait in their turn.
+        self._behind: Deferred[Any] | None = None
+        self._listener: tuple[Callable[..., None], tuple[Any, ...]] | None = None
+        deadlines = place.deadlines
         if deadlines is not None:
-            deadlines.add(self._expire)
-        waiting.addBoth(self._arrived)
+            deadlines.add(self)
+        if coroutine is None:
+            awaited.addBoth(self._arrived)
+        else:
+            self._context = copy_context()
+            awaited.addBoth(self._wake)
 
-    def _cancel(self, outcome: object = None) -> None:
-        try:
-            self._waiting.cancel()
-        except Exception:
-            log.failure("{plugin} cannot be cancelled", plugin=self.link.name)
+    def listen(self, listener: Callable[..., None], *arguments: Any) -> None:
+        """Tell one listener of the answer, or of a failure.
 
-    def _expire(self) -> None:
+        In place of callbacks, and only before anything was added to the Deferred.
+
+        :param listener: Raises nothing.
+        :param arguments: It receives them behind the answer.
+        """
+        self._listener = (listener, arguments)
+
+    def cancel(self) -> None:
+        """Wait no longer, and cancel what the component does."""
+        if self.called:
+            super().cancel()
+        elif self._behind is not None:
+            self._behind.cancel()
+        else:
+            self._give_up()
+            self._conclude(Failure(CancelledError()))
+
+    def expire(self) -> None:
+        """The component's time is over."""
         self._expired = True
-        self._cancel()
-        if not self.outcome.called:  # it goes on all the same; nobody waits for it
-            self._arrived(None)
+        self._give_up()
+        self._arrived(None)  # nobody waits for it, even if it goes on all the same
 
-    def _arrived(self, result: Any) -> None:
-        if self._deadlines is not None:
-            self._deadlines.discard(self._expire)
-        if self.outcome.called:
+    def _give_up(self) -> None:
+        try:
+            self._awaited.cancel()
+        except Exception:
+            log.failure("{plugin} cannot be cancelled", plugin=self.place.link.name)
+
+    def _wake(self, result: Any) -> None:
+        """Go on with the coroutine, as ``Deferred.fromCoroutine`` would.
+
+        :param result: What it has waited for; a failure, if that has failed.
+        """
+        coroutine = self._coroutine
+        assert coroutine is not None
+        try:
+            if isinstance(result, Failure):
+                awaited = self._context.run(result.throwExceptionIntoGenerator, coroutine)
+            else:
+                awaited = self._context.run(coroutine.send, result)
+        except StopIteration as stop:
+            said = stop.value
+        except BaseException:
+            said = _failure()
+        else:
+            if isinstance(awaited, Deferred) and not awaited.called:
+                self._awaited = awaited
+                awaited.addBoth(self._wake)
+            else:
+                rest = _resume(coroutine, awaited)
+                self._awaited = self._context.run(Deferred.fromCoroutine, rest)
+                self._awaited.addBoth(self._arrived)
             return
+        self._arrived(said)
+
+    def _arrived(self, said: Any) -> None:
+        """Take what the component says, or its failure. What it says when it is over is lost."""
+        place = self.place
+        if place.deadlines is not None:
+            place.deadlines.discard(self)
         if self._expired:
-            error = ComponentTimeoutError(f"no answer within {self._limit:g} seconds")
-            self.outcome.errback(error)
+            error = ComponentTimeoutError(f"no answer within {place.limit:g} seconds")
+            self._conclude(Failure(error))
+        else:
+            self._conclude(said)
+        if isinstance(said, Failure):
+            said.cleanFailure()  # its traceback holds the session
+
+    def _conclude(self, said: Any) -> None:
+        """Go on with what was said, unless that was done already."""
+        if self.called or self._behind is not None:
             return
-        self.outcome.callback(result)
-        if isinstance(result, Failure):
-            result.cleanFailure()  # its traceback holds the session
+        place, arguments = self.place, self._arguments
+        try:
+            if said is None and place.scoped and not arguments[0].ended:  # nearly always
+                entry = (*place.label, "waited", perf_counter() - self._began)
+                arguments[0].record(_new_tuple(Decision, entry))
+                answer = place.rest(*arguments) if place.rest is not None else None
+            else:
+                answer = self._judged(said)
+        except BaseException:
+            answer = _failure()
+        if answer.__class__ in WAITING:
+            self._behind = answer
+            answer.addBoth(self._pass_on)
+        else:
+            self._pass_on(answer)
+
+    def _judged(self, said: Any) -> Any:
+        """The answer that something said stands for, or where it is none that of those behind."""
+        place, arguments, began = self.place, self._arguments, self._began
+        hook, link = place.hook, place.link
+        try:
+            if isinstance(said, Failure):
+                if _nobody_asks(hook, arguments, said.value):
+                    return said
+                answer = place.chain._fault(hook, link, arguments, said, began)
+            else:
+                _waited_enough(hook, link, arguments, said, began)
+                answer = _checked(hook, said)
+        except NoVerdictError:
+            answer = place.chain._fault(hook, link, arguments, _failure(), began)
+        return _go_on(place, arguments, answer, began)
+
+    def _pass_on(self, answer: Any) -> None:
+        """Give the answer, or a failure, to who waits for it."""
+        if self._listener is None:
+            self.callback(answer)
+        else:
+            self.called, self.result = True, None
+            listener, arguments = self._listener
+            self._listener = None
+            listener(answer, *arguments)
+        if isinstance(answer, Failure):
+            answer.cleanFailure()
+
+
+class _Said(Wait):
+    """A Deferred of what a component says, whatever that stands for."""
+
+    __slots__ = ()
+
+    def _conclude(self, said: Any) -> None:
+        if not self.called:
+            self._pass_on(said)
+
+
+#: What a chain may give while a component waits.
+WAITING: Final = frozenset({Deferred, Wait})
 
 
 def _has_lifecycle(component: object) -> bool:
@@ -674,12 +823,6 @@ def _result(deferred: Deferred[Any]) -> Any:
     if isinstance(got[0], Failure):
         got[0].raiseException()
     return got[0]
-
-
-def _deferred(awaitable: Awaitable[Any]) -> Deferred[Any]:
-    if isinstance(awaitable, Deferred):
-        return awaitable
-    return Deferred.fromCoroutine(_await(awaitable))
 
 
 async def _await(awaitable: Awaitable[Any]) -> Any:

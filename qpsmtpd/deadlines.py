@@ -9,19 +9,26 @@ the order in which they began, so only the first needs a timer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 __all__ = ["Deadlines"]
 
-#: What is called when a limit has run out. It stands for its limit, so each is equal to no other.
-Expire: TypeAlias = Callable[[], None]
+
+class Limit(Protocol):
+    """What has a time limit; equal to nothing but itself."""
+
+    def expire(self) -> None:
+        """The limit has run out. It raises nothing."""
 
 
-class Deadlines:
-    """Calls what was added when its time is over, unless it was taken out before.
+T = TypeVar("T", bound=Limit)
+
+
+class Deadlines(Generic[T]):
+    """Tells what was added when its time is over, unless it was taken out before.
 
     No timer is left behind when nothing waits.
     """
@@ -37,25 +44,25 @@ class Deadlines:
         self._clock = clock
         self._seconds = seconds
         #: The first to run out stands first. What is done in time leaves at once, wherever it is.
-        self._ends: dict[Expire, float] = {}
+        self._ends: dict[T, float] = {}
         self._timer: IDelayedCall | None = None
 
-    def __iter__(self) -> Iterator[Expire]:
+    def __iter__(self) -> Iterator[T]:
         """Go through what was added and is not over."""
         return iter(self._ends)
 
-    def add(self, expire: Expire) -> None:
+    def add(self, limit: T) -> None:
         """Begin a limit.
 
-        :param expire: Is called when it has run out. It raises nothing.
+        :param limit: Is told when it has run out.
         """
-        self._ends[expire] = self._clock.seconds() + self._seconds
+        self._ends[limit] = self._clock.seconds() + self._seconds
         if self._timer is None:
-            self._timer = self._clock.callLater(self._seconds, self._ring, self._ends[expire])
+            self._timer = self._clock.callLater(self._seconds, self._ring, self._ends[limit])
 
-    def discard(self, expire: Expire) -> None:
+    def discard(self, limit: T) -> None:
         """End a limit in time; one that is over already changes nothing."""
-        self._ends.pop(expire, None)
+        self._ends.pop(limit, None)
         if not self._ends and self._timer is not None:
             timer, self._timer = self._timer, None
             timer.cancel()
@@ -66,13 +73,13 @@ class Deadlines:
         # What the clock says may be a little less than what was asked for.
         now = max(self._clock.seconds(), end)
         due = []
-        for expire, ends in self._ends.items():
+        for limit, ends in self._ends.items():
             if ends > now:
                 break
-            due.append(expire)
-        for expire in due:
-            if self._ends.pop(expire, None) is not None:  # another one's end may have ended it
-                expire()
+            due.append(limit)
+        for limit in due:
+            if self._ends.pop(limit, None) is not None:  # another one's end may have ended it
+                limit.expire()
         if self._ends and self._timer is None:
             end = next(iter(self._ends.values()))
             self._timer = self._clock.callLater(max(end - now, 0), self._ring, end)

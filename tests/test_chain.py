@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import gc
+from collections.abc import Awaitable, Callable, Generator
+from contextvars import ContextVar
 from typing import Any
+from weakref import ref
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -312,6 +315,170 @@ class FaultTests(ChainTestCase):
         self.failureResultOf(answer, CancelledError)
         self.assertEqual(self.flushLoggedErrors(), [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class WaitTests(ChainTestCase):
+    def test_context(self) -> None:
+        """A coroutine keeps its context variables while it waits, and nobody else sees them."""
+        variable: ContextVar[str] = ContextVar("variable", default="nobody's")
+        gate: Deferred[None] = Deferred()
+        seen: list[str] = []
+
+        async def waits(*_: object) -> None:
+            await gate
+            variable.set("its own")
+            await sleeps[0]
+            seen.append(variable.get())
+
+        sleeps: list[Deferred[None]] = [Deferred()]
+        answer = self.ask(Recorder(noop=waits))
+        gate.callback(None)
+        self.assertEqual(variable.get(), "nobody's")
+        sleeps[0].callback(None)
+        self.assertIsNone(self.successResultOf(answer))
+        self.assertEqual(seen, ["its own"])
+
+    def test_anything(self) -> None:
+        """A coroutine may wait for whatever Twisted can wait for, one after the other."""
+
+        class Awaited:
+            def __init__(self, *values: object) -> None:
+                self.values = values
+
+            def __await__(self) -> Generator[Any, Any, list[object]]:
+                got = []
+                for value in self.values:
+                    got.append((yield value))
+                return got
+
+        one, two, three = Deferred[int](), Deferred[int](), Deferred[int]()
+        heard: list[object] = []
+
+        async def other() -> int:
+            return await two
+
+        async def waits(*_: object) -> Verdict:
+            heard.append(await Awaited(one, succeed(2)))
+            heard.append(await Awaited("text", other(), three))
+            return OK
+
+        answer = self.ask(Recorder(noop=waits))
+        one.callback(1)
+        two.callback(3)
+        self.assertNoResult(answer)
+        three.callback(4)
+        self.assertIs(self.successResultOf(answer), OK)
+        self.assertEqual(heard, [[1, 2], ["text", 3, 4]])
+
+    def test_errors(self) -> None:
+        """An error of what it waits for is raised in the coroutine, which may catch it."""
+        one, two = Deferred[None](), Deferred[None]()
+
+        async def waits(*_: object) -> Verdict:
+            try:
+                await one
+            except ZeroDivisionError:
+                await two
+            return OK
+
+        answer = self.ask(Link(Recorder(noop=waits), "catches"))
+        one.errback(ZeroDivisionError())
+        self.assertNoResult(answer)
+        two.errback(KeyError())
+        self.assertIs(self.successResultOf(answer), TEMPFAIL)
+        self.assert_fault(KeyError, "catches")
+
+    def test_those_behind_are_cancelled(self) -> None:
+        """Who waits in turn for those behind a component cancels them."""
+        one, two = Later("noop"), Later("noop")
+        answer = self.ask(one, two)
+        one.answer.callback(None)
+        self.session.end()
+        answer.cancel()
+        self.failureResultOf(answer, CancelledError)
+        self.assertEqual((one.cancelled, two.cancelled), (False, True))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        answer.cancel()  # a second time is nothing
+
+    def test_deaf(self) -> None:
+        """One that goes on when it is cancelled is watched, and what it says is lost."""
+        gate: Deferred[None] = Deferred()
+
+        async def deaf(*_: object) -> Verdict:
+            try:
+                await Deferred()
+            except CancelledError:
+                await gate
+            return OK
+
+        answer = self.ask(Recorder(noop=deaf), after := Recorder("noop"))
+        self.session.end()
+        answer.cancel()
+        self.failureResultOf(answer, CancelledError)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        gate.callback(None)
+        self.assertEqual((self.clock.getDelayedCalls(), after.asked), ([], []))
+
+    def test_given_up(self) -> None:
+        """Where nobody has gone, one that is cancelled has failed; those behind are asked."""
+        link = Link(Later("noop"), "slow", skip_faults=True)
+        answer = self.ask(link, behind := Later("noop"))
+        answer.cancel()
+        self.assertNoResult(answer)
+        self.assert_fault(CancelledError, "slow")
+        self.clock.advance(100)
+        behind.answer.callback(OK)
+        self.assertIs(self.successResultOf(answer), OK)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_listener(self) -> None:
+        """One listener is told, of an answer or of a failure, and once."""
+        for gone in (False, True):
+            told: list[object] = []
+            later = Later("noop")
+            answer = self.ask(Recorder("noop"), later)
+            answer.listen(lambda *heard, told=told: told.extend(heard), "more")
+            if gone:
+                self.session.end()
+                answer.cancel()
+                self.assertEqual(told.pop(0).type, CancelledError)  # type: ignore[attr-defined]
+            else:
+                later.answer.callback(OK)
+                self.assertIs(told.pop(0), OK)
+            answer.cancel()
+            self.assertEqual(told, ["more"])
+
+    def test_freed(self) -> None:
+        """What a component held is freed at once when it has failed or was cancelled."""
+
+        class Held:
+            pass
+
+        held: list[ref[Held]] = []
+
+        async def holds(gate: Deferred[None]) -> None:
+            mine = Held()
+            held.append(ref(mine))
+            await gate
+
+        gc.disable()
+        self.addCleanup(gc.enable)
+        gate: Deferred[None] = Deferred()
+        answer = self.ask(Link(Recorder(noop=lambda *_: holds(gate)), "fails"))
+        gate.errback(ZeroDivisionError())
+        self.assertIs(self.successResultOf(answer), TEMPFAIL)
+        self.flushLoggedErrors(ZeroDivisionError)
+        self.events.clear()
+        too_late = self.ask(Recorder(noop=lambda *_: holds(Deferred())))
+        self.clock.advance(120)
+        self.assertIs(self.successResultOf(too_late), TEMPFAIL)
+        self.flushLoggedErrors(ComponentTimeoutError)
+        self.events.clear()
+        answer = self.ask(Recorder(noop=lambda *_: holds(Deferred())))
+        self.session.end()
+        answer.listen(lambda _: None)
+        answer.cancel()
+        self.assertEqual([each() for each in held], [None, None, None])
 
 
 class MiddlewareTests(ChainTestCase):

@@ -12,18 +12,23 @@ from twisted.trial.unittest import SynchronousTestCase
 from qpsmtpd.deadlines import Deadlines
 
 
+class Limit:
+    """Does something when it runs out."""
+
+    def __init__(self, expire: Callable[[], None]) -> None:
+        self.expire = expire
+
+
 class DeadlinesTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.deadlines = Deadlines(self.clock, 30)
+        self.deadlines: Deadlines[Limit] = Deadlines(self.clock, 30)
         self.rung: list[tuple[str, float]] = []
 
-    def add(self, name: str) -> Callable[[], None]:
-        def expire() -> None:
-            self.rung.append((name, self.clock.seconds()))
-
-        self.deadlines.add(expire)
-        return expire
+    def add(self, name: str) -> Limit:
+        limit = Limit(lambda: self.rung.append((name, self.clock.seconds())))
+        self.deadlines.add(limit)
+        return limit
 
     def test_runs_out(self) -> None:
         """A limit runs out when its time is over, not before, and once."""
@@ -64,13 +69,13 @@ class DeadlinesTests(SynchronousTestCase):
 
     def test_ends_another(self) -> None:
         """One that runs out may end or begin others."""
-        later: list[Callable[[], None]] = []
+        later: list[Limit] = []
 
         def expire() -> None:
             self.deadlines.discard(later[0])
             self.add("new")
 
-        self.deadlines.add(expire)
+        self.deadlines.add(Limit(expire))
         later.append(self.add("never"))
         self.clock.advance(30)
         self.clock.advance(30)
@@ -81,7 +86,7 @@ class DeadlinesTests(SynchronousTestCase):
     def test_as_many_timers(self, lives: list[tuple[int, int]]) -> None:
         """It is as if each had a timer: for any times at which they begin and are done."""
         clock = Clock()
-        deadlines = Deadlines(clock, 30)
+        deadlines: Deadlines[Limit] = Deadlines(clock, 30)
         rung: list[tuple[int, float]] = []
         wanted: list[tuple[int, float]] = []
         for number, (begins, lasts) in enumerate(lives):
@@ -89,8 +94,9 @@ class DeadlinesTests(SynchronousTestCase):
             def expire(number: int = number) -> None:
                 rung.append((number, clock.seconds()))
 
-            clock.callLater(begins, deadlines.add, expire)
-            clock.callLater(begins + lasts + 0.5, deadlines.discard, expire)
+            limit = Limit(expire)
+            clock.callLater(begins, deadlines.add, limit)
+            clock.callLater(begins + lasts + 0.5, deadlines.discard, limit)
             if lasts >= 30:
                 wanted.append((number, begins + 30.0))
         clock.pump([0, *[0.5] * 210])

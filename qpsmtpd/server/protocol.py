@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from qpsmtpd import logs
-from qpsmtpd.chain import Ask, Chain, settle
+from qpsmtpd.chain import WAITING, Ask, Chain, Wait, settle
 from qpsmtpd.interfaces import ResolverError
 from qpsmtpd.logs import threshold
 from qpsmtpd.message import Message
@@ -239,7 +239,7 @@ class SMTPProtocol:
         ask = self.chain.pre_connection
         answer = ask(self.session) if ask is not None else None
         try:
-            if answer.__class__ is Deferred:
+            if answer is not None and answer.__class__ in WAITING:
                 # What comes next may be a TLS handshake, which is not for the machine.
                 self._stop_reading()
                 self._then(answer, _pre_connected)
@@ -414,7 +414,7 @@ class SMTPProtocol:
     def _then_later(self) -> None:
         turn: Deferred[None] = Deferred()
         self._waiting = turn
-        turn.addCallbacks(self._arrived, self._gone, callbackArgs=(None, ()))
+        turn.addBoth(self._arrived, None, ())
         self.factory.clock.callLater(0, _fire, turn)
 
     def _write(self, octets: bytes) -> None:
@@ -522,17 +522,26 @@ class SMTPProtocol:
 
     def _then(self, answer: Any, finish: Callable[..., object], *context: Any) -> None:
         """Go on with an answer: now, or when it has arrived."""
-        if answer.__class__ is not Deferred:
+        if answer is None or answer.__class__ not in WAITING:
             finish(self, answer, *context)
             return
         self._waiting = answer
-        answer.addCallbacks(self._arrived, self._gone, callbackArgs=(finish, context))
+        if answer.__class__ is Wait:
+            answer.listen(self._arrived, finish, context)
+        else:
+            answer.addBoth(self._arrived, finish, context)
 
     def _arrived(
         self, answer: Any, finish: Callable[..., object] | None, context: tuple[Any, ...]
     ) -> None:
+        """Go on with an answer that was waited for; a failure is ours."""
         self._waiting = None
         if self._ended:
+            if isinstance(answer, Failure):
+                answer.cleanFailure()  # its traceback holds the session
+            return  # a late result of something that nobody waits for any more
+        if isinstance(answer, Failure):
+            self._failed(answer)
             return
         self.active = self.factory.now  # the client could not say anything meanwhile
         try:
@@ -545,13 +554,6 @@ class SMTPProtocol:
             self._advance()
             if self.factory.stopping and not self._ended:
                 self.shut_down()  # before the client begins another message
-
-    def _gone(self, failure: Failure) -> None:
-        self._waiting = None
-        if self._ended:
-            failure.cleanFailure()  # its traceback holds the session
-            return  # a late result of something that nobody waits for any more
-        self._failed(failure)
 
     def _failed(self, failure: Failure | None = None) -> None:
         """Close the connection because of an error that is ours."""
@@ -573,7 +575,7 @@ class SMTPProtocol:
     def _tell(self, ask: Ask, scope: Session | Transaction) -> None:
         """Tell of what is over; nobody waits for what components do about it."""
         told = ask(scope)
-        if told.__class__ is Deferred:
+        if told is not None and told.__class__ in WAITING:
             self.factory.let_finish(told)
 
     # Ends of transactions.
@@ -719,7 +721,7 @@ def _named(self: SMTPProtocol, nothing: None) -> bool:
         _introduce(self)
     ask = self.chain.connect
     answer = ask(self.session) if ask is not None else None
-    if answer.__class__ is Deferred:
+    if answer is not None and answer.__class__ in WAITING:
         self._then(answer, _connected)
         return False
     return _connected(self, answer)
@@ -748,7 +750,7 @@ def _ehlo(self: SMTPProtocol, command: Ehlo) -> None:
     ask = self.chain.ehlo
     self.session.capabilities = ()
     answer = ask(self.session, command.host) if ask is not None else None
-    if answer.__class__ is Deferred:
+    if answer is not None and answer.__class__ in WAITING:
         self._then(answer, _greeted, "ehlo", command.host)
     else:
         _greeted(self, answer, "ehlo", command.host)
@@ -757,7 +759,7 @@ def _ehlo(self: SMTPProtocol, command: Ehlo) -> None:
 def _helo(self: SMTPProtocol, command: Helo) -> None:
     ask = self.chain.helo
     answer = ask(self.session, command.host) if ask is not None else None
-    if answer.__class__ is Deferred:
+    if answer is not None and answer.__class__ in WAITING:
         self._then(answer, _greeted, "helo", command.host)
     else:
         _greeted(self, answer, "helo", command.host)
@@ -850,7 +852,7 @@ def _mail(self: SMTPProtocol, command: Mail) -> None:
         _mail_decided(self, None, transaction)
         return
     answer = ask(transaction, path)
-    if answer.__class__ is Deferred:
+    if answer is not None and answer.__class__ in WAITING:
         self._then(answer, _mail_decided, transaction)
     else:
         _mail_decided(self, answer, transaction)
@@ -886,7 +888,7 @@ def _rcpt(self: SMTPProtocol, command: Rcpt) -> None:
         self._machine.reply(_UNDECIDED)
         return
     answer = ask(transaction, recipient)
-    if answer.__class__ is Deferred:
+    if answer is not None and answer.__class__ in WAITING:
         self._then(answer, _rcpt_decided, transaction, recipient)
     else:
         _rcpt_decided(self, answer, transaction, recipient)
@@ -923,7 +925,7 @@ def _data(self: SMTPProtocol, command: Data | Bdat) -> None:
         return
     ask = self.chain.data
     answer = ask(transaction) if ask is not None else None
-    if answer.__class__ is Deferred:
+    if answer is not None and answer.__class__ in WAITING:
         self._then(answer, _data_decided, transaction)
     else:
         _data_decided(self, answer, transaction)
@@ -1014,7 +1016,7 @@ async def judged(
     assert message is not None
     if chain.data_post_headers is not None:
         told = chain.data_post_headers(transaction)
-        if told.__class__ is Deferred:
+        if told is not None and told.__class__ in WAITING:
             await told
     own = settings.authserv_id
     if own is not None:
@@ -1028,7 +1030,7 @@ async def judged(
         message.prepend("Received", line)
     if (ask := chain.data_post) is not None:
         verdict = ask(transaction)
-        if verdict.__class__ is Deferred:
+        if verdict is not None and verdict.__class__ in WAITING:
             verdict = await verdict
         if verdict is not None and verdict.kind is not _ACCEPT:
             return "data_post", verdict
@@ -1036,14 +1038,14 @@ async def judged(
         auth_results.add_own(transaction, own)  # what was found out at data_post, too
     if (ask := chain.queue_pre) is not None:
         verdict = ask(transaction)
-        if verdict.__class__ is Deferred:
+        if verdict is not None and verdict.__class__ in WAITING:
             verdict = await verdict
         if verdict is not None and verdict.kind is not _ACCEPT:
             return "queue_pre", verdict
     if (ask := chain.queue) is None:
         return "queue", None
     verdict = ask(transaction)
-    if verdict.__class__ is Deferred:
+    if verdict is not None and verdict.__class__ in WAITING:
         verdict = await verdict
     return "queue", verdict
 
@@ -1082,7 +1084,7 @@ def _message_decided(
     if self.chain.queue_post is not None:
         self._write(self._machine.outgoing())
         told = self.chain.queue_post(transaction)
-        if told.__class__ is Deferred:
+        if told is not None and told.__class__ in WAITING:
             # The message stays readable until the notice was taken.
             self.session.transaction = None
             told.addBoth(lambda _: _late_reset(self, transaction))
@@ -1163,7 +1165,7 @@ def _unrecognized_decided(self: SMTPProtocol, verdict: Verdict | None) -> None:
 def _quit(self: SMTPProtocol, command: Quit) -> None:
     ask = self.chain.quit
     answer = ask(self.session) if ask is not None else None
-    if answer.__class__ is Deferred:
+    if answer is not None and answer.__class__ in WAITING:
         self._then(answer, _quitted)
     else:
         _quitted(self, answer)
