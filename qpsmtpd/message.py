@@ -332,7 +332,10 @@ class Message:
         """Whether there may be a field of a name: quickly, without reading the header section."""
         if self._headers is not None:
             return name in self._headers
-        return self.lowered_headers().find(_key(name)) >= 0  # "in" takes twice as long
+        key = _key(name)
+        octets = self.lowered_headers()
+        # Not "in", which takes twice as long. Mostly the name is not there at all.
+        return octets.find(key) >= 0 and (b"\r\n" + octets).find(b"\r\n" + key) >= 0
 
     @property
     def changed(self) -> bool:

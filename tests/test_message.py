@@ -484,12 +484,21 @@ class PrependTests(SynchronousTestCase):
 
 
 class MayHaveTests(SynchronousTestCase):
+    @given(mail_like)
+    def test_never_missed(self, octets: bytes) -> None:
+        """A field that is found by its name was not said to be missing."""
+        for name in ("a", "A"):
+            if name in message(octets).headers:
+                self.assertTrue(message(octets).may_have(name))
+
     def test_before_and_after_reading(self) -> None:
         """A field that is there is never missed; what is in the body is none."""
         for octets, found in (
             (b"a: 1\r\nSOME-Name: 2\r\n\r\nbody\r\n", True),
             (b"some-name : 2\r\n", True),
             (b"a: 1\r\n\r\nSome-Name: 2\r\n", False),
+            (b"X-Some-Name: 2\r\na: some-name: 1\r\n some-name: 1\r\n\r\n", False),
+            (b"X-Some-Name: 2\r\nsome-name: 1\r\n\r\n", True),
         ):
             read = message(octets)
             self.assertEqual(read.may_have("Some-Name"), found, octets)
