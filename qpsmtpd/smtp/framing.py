@@ -10,7 +10,7 @@ from typing import Final
 from qpsmtpd.smtp.limits import BareNewlines, Limits
 from qpsmtpd.smtp.reply import Reply
 
-__all__ = ["END_OF_DATA", "ContentCheck", "dot_split", "whole_message"]
+__all__ = ["END_OF_DATA", "ContentCheck", "dot_split", "only_pairs"]
 
 #: The only thing that ends content sent with DATA (RFC 5321, 4.1.1.4).
 END_OF_DATA: Final = b"\r\n.\r\n"
@@ -48,48 +48,22 @@ def dot_split(buffer: bytes, start: int, fresh: bool) -> tuple[bytes, int, bool]
     # Few messages have a line that begins with a dot. Looking for one finds the end of data
     # as well, so those that have none are searched once.
     line = _dotted_line(buffer, start)
-    found = dotted = -1 if line is None else line.start()
-    if dotted >= 0 and not buffer.startswith(END_OF_DATA, dotted):
-        found = buffer.find(END_OF_DATA, dotted + 3)
-    if found >= 0:
-        content = buffer[start : found + 2]
-        after = found + 5
+    if line is None:
+        after = len(buffer) - _held_back(buffer, start)
+        return buffer[start:after], after, False
+    end = line.start()
+    if buffer.startswith(END_OF_DATA, end):
+        return buffer[start : end + 2], end + 5, True
+    end = buffer.find(END_OF_DATA, end + 3)
+    if end >= 0:
+        content, after = buffer[start : end + 2], end + 5
     else:
         after = len(buffer) - _held_back(buffer, start)
         content = buffer[start:after]
-    if dotted != found:
-        content = content.replace(b"\r\n.", b"\r\n")
-    return content, after, found >= 0
+    return content.replace(b"\r\n.", b"\r\n"), after, end >= 0
 
 
-def whole_message(buffer: bytes, start: int, most: int) -> bytes:
-    """Take a message that lies in a buffer as a whole and needs no work.
-
-    That is how nearly every small message comes. Everything else, a dot at the start of a line or
-    a bare newline included, is left to :func:`dot_split` and :class:`ContentCheck`, which take
-    another 3 us.
-
-    :param most: The size that no limit is below.
-
-    :returns: The content with its last CR LF; nothing if there is no such message. The rest of the
-        end of data, three octets, follows it.
-    """
-    line = _dotted_line(buffer, start)
-    if line is None:
-        return b""
-    found = line.start()
-    content = buffer[start : found + 2]
-    if (
-        len(content) > most
-        or not buffer.startswith(END_OF_DATA, found)
-        or content.startswith(b".")
-        or not _only_pairs(content)
-    ):
-        return b""
-    return content
-
-
-def _only_pairs(chunk: bytes) -> bool:
+def only_pairs(chunk: bytes) -> bool:
     """Whether each CR and each LF is part of a CR LF."""
     # What reads text files remembers which kinds of newline it has seen. Splitting at them takes
     # twice as long, counting the three kinds four times, a regular expression ten times: 1.7 us,
@@ -186,7 +160,7 @@ class ContentCheck:
         if not last and chunk.endswith(b"\r"):
             self._held = b"\r"
             chunk = chunk[:-1]
-        if _only_pairs(chunk):
+        if only_pairs(chunk):
             return chunk
         if self._bare is BareNewlines.REPLACE:
             return _NEWLINE.sub(b"\r\n", chunk)

@@ -51,7 +51,7 @@ from qpsmtpd.smtp.commands import (
     plain_line,
 )
 from qpsmtpd.smtp.extensions import Extensions
-from qpsmtpd.smtp.framing import ContentCheck, dot_split, whole_message
+from qpsmtpd.smtp.framing import ContentCheck, dot_split, only_pairs
 from qpsmtpd.smtp.limits import Limits
 from qpsmtpd.smtp.reply import Reply
 from qpsmtpd.smtp.states import AFTER, ANYWHERE, State, out_of_sequence
@@ -590,21 +590,23 @@ class ServerMachine:
 
     def _content(self) -> Event | None:
         buffer = self._buffer
-        start = self._position
-        if start == len(buffer):
+        if self._position == len(buffer):
             return _NEED_DATA
         check = self._check
+        fresh = check is None or (not check.size and check.refusal is None)
+        content, self._position, ended = dot_split(buffer, self._position, fresh)
         if check is None:
-            if not self.announce_headers:
-                content = whole_message(buffer, start, self.limits.harmless_size)
-                if content:
-                    self._position = start + len(content) + 3
-                    self._read = ServerMachine._accepted
-                    return content
+            # Nearly every small message comes as a whole, and is over no limit. Without this the
+            # messages of `python -m benchmarks messages` take another 2 us.
+            if (
+                ended
+                and 0 < len(content) <= self.limits.harmless_size
+                and not self.announce_headers
+                and only_pairs(content)
+            ):
+                self._read = ServerMachine._accepted
+                return content
             check = self._check = ContentCheck(self.limits)
-        content, self._position, ended = dot_split(
-            buffer, self._position, not check.size and check.refusal is None
-        )
         content = check.take(content, ended) if content else b""
         if ended:
             self._read = ServerMachine._command
