@@ -152,6 +152,7 @@ class SMTPProtocol:
         "_descriptor",
         "_ended",
         "_exchange",
+        "_held",
         "_machine",
         "_paused",
         "_refused",
@@ -185,6 +186,8 @@ class SMTPProtocol:
         self._send: Callable[[bytes], int] | None = None
         #: What the hub knows the connection by; -1 where the transport itself reads.
         self._descriptor = -1
+        #: Replies that the hub sends in a moment.
+        self._held = b""
         self._waiting: Deferred[Any] | None = None
         self._exchange: Any = None
         self._refused: Reply | None = None
@@ -276,6 +279,7 @@ class SMTPProtocol:
             self._stop_reading()
 
     def connectionLost(self, reason: Failure) -> None:
+        self._held = b""
         if self._descriptor >= 0:
             self._forget_hub()
         if self._secured is not None:
@@ -315,6 +319,11 @@ class SMTPProtocol:
     def vanished(self) -> None:
         """The client is gone, though what it has said was not all read."""
         self.transport.connectionLost(_VANISHED)
+
+    def send_held(self) -> None:
+        """Say what is held, unless it was said or the client has gone."""
+        if self._held:
+            self._write(b"")
 
     def leave_hub(self) -> None:
         """Let the transport read again: it knows what to do about the end of a stream."""
@@ -399,7 +408,10 @@ class SMTPProtocol:
             return
         octets = machine.outgoing()
         if octets:
-            self._write(octets)
+            if self._descriptor >= 0:
+                self._hold(octets)
+            else:
+                self._write(octets)
             self.active = self.factory.now
         elif machine.receiving:  # a part of a command does not count
             self.active = self.factory.now
@@ -417,7 +429,19 @@ class SMTPProtocol:
         turn.addBoth(self._arrived, None, ())
         self.factory.clock.callLater(0, _fire, turn)
 
+    def _hold(self, octets: bytes) -> None:
+        """Say something together with the others whom the hub serves."""
+        if self._held:
+            self._held += octets
+        else:
+            self._held = octets
+            self.factory.hub.hold(self)
+
     def _write(self, octets: bytes) -> None:
+        """Say something now, behind what is held."""
+        if self._held:
+            octets = self._held + octets
+            self._held = b""
         send = self._send
         if send is not None:
             try:
@@ -474,7 +498,7 @@ class SMTPProtocol:
         if self._ended:
             return
         octets = self._machine.outgoing()
-        if octets:
+        if octets or self._held:
             self._write(octets)
         if self._send is None:
             self.transport.unregisterProducer()

@@ -7,6 +7,7 @@ import select
 import smtplib
 import socket
 import ssl
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from qpsmtpd.interfaces import IConnect
 from qpsmtpd.server import sockets
 from qpsmtpd.server.factory import SMTPFactory
 from qpsmtpd.server.hub import AT_ONCE, Hub
+from qpsmtpd.server.protocol import SMTPProtocol
 from qpsmtpd.session import Session
 from qpsmtpd.settings import Settings
 from qpsmtpd.testing.cases import AcceptRecipients, MemoryQueue
@@ -43,10 +45,11 @@ class OfferTLS:
         session.tls_context = self.context
 
 
-class Readers:
-    """A reactor's list of what it watches."""
+class Readers(Clock):
+    """A reactor's list of what it watches, and its clock."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.readers: list[Any] = []
 
     def addReader(self, reader: Any) -> None:
@@ -77,6 +80,9 @@ class Connection:
     def dataReceived(self, data: bytes) -> None:
         self.heard.append(data)
         self.then()
+
+    def send_held(self) -> None:
+        self.heard.append("said")
 
     def leave_hub(self) -> None:
         self.heard.append("end")
@@ -245,6 +251,61 @@ class HubTests(SynchronousTestCase):
         self.assertEqual((one.heard, other.heard), ([b"x", "cut"], [b"y"]))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
+    def test_said_together(self) -> None:
+        """Who has something to say does so when all who were readable have been served."""
+        one, other = self.connect(2)
+        when: list[str] = []
+        for each in (one, other):
+            each.then = partial(self._hold, each, when)
+            each.client.send(b"x")
+        self.hub.doRead()
+        self.assertEqual(when, ["served", "served", "said", "said"])
+        self.assertEqual((one.heard, other.heard), ([b"x"], [b"x"]))
+
+    def _hold(self, connection: Connection, when: list[str]) -> None:
+        when.append("served")
+        self.patch(connection, "send_held", lambda: when.append("said"))
+        self.hub.hold(connection)  # type: ignore[arg-type]
+
+    def test_said_between_turns(self) -> None:
+        """What is to be said when nobody is being served does not wait for the next who speaks."""
+        one, other = self.connect(2)
+        self.hub.hold(one)  # type: ignore[arg-type]
+        self.hub.hold(other)  # type: ignore[arg-type]
+        self.assertEqual((one.heard, other.heard), ([], []))
+        self.readers.advance(0)
+        self.assertEqual((one.heard, other.heard), (["said"], ["said"]))
+        self.readers.advance(1)
+        self.hub.doRead()
+        self.assertEqual((one.heard, other.heard), (["said"], ["said"]))
+
+    def test_cannot_be_said(self) -> None:
+        """Of two who have something to say, one that fails costs the other nothing."""
+        one, other = self.connect(2)
+
+        def fail() -> None:
+            raise RuntimeError("the engine fails")
+
+        self.patch(one, "send_held", fail)
+        self.hub.hold(one)  # type: ignore[arg-type]
+        self.hub.hold(other)  # type: ignore[arg-type]
+        self.readers.advance(0)
+        self.assertEqual((one.heard, other.heard), (["cut"], ["said"]))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_said_after_a_failure(self) -> None:
+        """Whatever ends a turn, what was held is said."""
+        one, other = self.connect(2)
+        self.hub.hold(one)  # type: ignore[arg-type]
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("leaving fails")
+
+        self.patch(other, "leave_hub", fail)
+        other.client.close()
+        self.assertRaises(RuntimeError, self.hub.doRead)
+        self.assertEqual(one.heard, ["said"])
+
     def test_hundreds(self) -> None:
         """However many speak at once, each is read after a few turns, and none twice."""
         connections = self.connect(2 * AT_ONCE + 1)
@@ -389,6 +450,70 @@ class ReactorTests(TestCase):
         await self.until(lambda: not self.factory.protocols)
         self.assertTrue(later.cancelled)
         self.assertTrue(protocol.session.ended)
+
+    async def speak_at_once(self, end: Any) -> list[socket.socket]:
+        """Two sessions are served in one turn; in that of the second the first is ended.
+
+        :param end: How.
+        :returns: The clients.
+        """
+        asked: list[Session] = []
+        ended: list[SMTPProtocol] = []
+
+        def noop(session: Session, argument: str) -> None:
+            asked.append(session)
+            if len(asked) == 2:
+                for protocol in protocols:
+                    if protocol.session is asked[0]:
+                        ended.append(protocol)
+                        end(protocol)
+
+        port = self.serve(Recorder(noop=noop))
+        connect = socket.create_connection
+        clients = [await self.wait(connect, ("127.0.0.1", port)) for _ in range(2)]
+        for client in clients:
+            self.addCleanup(client.close)
+        await self.until(lambda: len(self.factory.protocols) == 2)
+        protocols = list(self.factory.protocols)
+        for client in clients:
+            client.send(b"NOOP x\r\n")  # the reactor has no turn between the two
+        await self.until(lambda: ended)
+        self.assertEqual(ended[0]._held, b"")
+        return clients
+
+    async def test_closed_while_held(self) -> None:
+        """Whom another session's turn ends hears the reply that was held for it before that."""
+        clients = await self.speak_at_once(lambda protocol: protocol.shut_down())
+        said = sorted([await self.wait(self.hear, client) for client in clients], key=len)
+        self.assertEqual([line[:3] for line in said[0].splitlines()], ["220", "250"])
+        self.assertEqual([line[:3] for line in said[1].splitlines()], ["220", "250", "421"])
+
+    async def test_closed_without_a_word_while_held(self) -> None:
+        """So does whoever is told nothing about the end."""
+        clients = await self.speak_at_once(lambda protocol: protocol.close())
+        for client in clients:
+            said = await self.wait(self.hear, client)
+            self.assertEqual([line[:3] for line in said.splitlines()], ["220", "250"])
+        self.assertEqual(len(self.factory.protocols), 1)
+
+    async def test_gone_while_held(self) -> None:
+        """Who vanishes in another session's turn is told nothing more; the other goes on."""
+        clients = await self.speak_at_once(lambda protocol: protocol.vanished())
+        said = sorted([await self.wait(self.hear, client) for client in clients], key=len)
+        self.assertEqual([line[:3] for line in said[0].splitlines()], ["220"])
+        self.assertEqual([line[:3] for line in said[1].splitlines()], ["220", "250"])
+        self.assertEqual(len(self.factory.protocols), 1)
+
+    def hear(self, client: socket.socket) -> str:
+        """What the server says until it closes, or says nothing for a while."""
+        client.settimeout(0.5)
+        said = b""
+        try:
+            while octets := client.recv(4096):
+                said += octets
+        except (TimeoutError, ConnectionResetError):
+            pass
+        return said.decode()
 
     async def test_no_hub(self) -> None:
         """Where the reactor has no use for a hub, the transports read."""
