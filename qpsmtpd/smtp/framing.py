@@ -24,8 +24,9 @@ _LINE_TOO_LONG: Final = Reply(550, "Message refused: a line is too long", "5.6.0
 
 _NEWLINE: Final = re.compile(rb"\r\n|\r|\n")
 
-#: Looks for a line that begins with a dot, in half the time of :meth:`bytes.find`.
-_dotted_line: Final = re.compile(rb"\r\n\.").search
+#: A line that begins with a dot. What is done with it takes half as long as with methods of bytes.
+_DOTTED_LINE: Final = re.compile(rb"\r\n\.")
+_dotted_line: Final = _DOTTED_LINE.search
 
 
 def dot_split(buffer: bytes, start: int, fresh: bool) -> tuple[bytes, int, bool]:
@@ -60,7 +61,7 @@ def dot_split(buffer: bytes, start: int, fresh: bool) -> tuple[bytes, int, bool]
     else:
         after = len(buffer) - _held_back(buffer, start)
         content = buffer[start:after]
-    return content.replace(b"\r\n.", b"\r\n"), after, end >= 0
+    return _DOTTED_LINE.sub(b"\r\n", content), after, end >= 0
 
 
 def only_pairs(chunk: bytes) -> bool:
