@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final, Generic, TypeAlias, TypeVar
@@ -16,12 +17,6 @@ T = TypeVar("T")
 
 #: How addresses of IPv4 begin where a socket takes both protocols (RFC 4291, 2.5.5.2).
 _MAPPED: Final = bytes(10) + b"\xff\xff"
-
-#: For each length of prefix, how far an address is shifted; then what is found there.
-_Sizes: TypeAlias = dict[int, dict[int, tuple[int, T]]]
-
-#: The same to go through: each length with the look-up in its networks.
-_LookUps: TypeAlias = tuple[tuple[int, Callable[[int], tuple[int, T] | None]], ...]
 
 
 def unmapped(ip: str) -> str:
@@ -53,52 +48,80 @@ def client_address(remote_ip: str) -> IPv4Address | IPv6Address | None:
 class NetworkTable(Generic[T]):
     """A mapping from networks to values.
 
-    One look-up for each length of prefix that occurs, however many networks there are.
+    Networks divide all addresses into ranges, each of which has one value. So a look-up is one
+    search among the octets with which ranges begin, however many networks there are.
     """
 
-    __slots__ = ("_ipv4", "_ipv6")
+    __slots__ = ("_any", "_ipv4", "_ipv6")
 
     def __init__(self, entries: Iterable[tuple[Network, T]]) -> None:
         """Take networks in the order in which they count."""
-        ipv4: _Sizes[T] = {}
-        ipv6: _Sizes[T] = {}
-        for place, (network, value) in enumerate(entries):
-            network = _unmapped(network)
-            sizes = ipv4 if network.version == 4 else ipv6
-            shift = network.max_prefixlen - network.prefixlen
-            found = sizes.setdefault(shift, {})
-            found.setdefault(int(network.network_address) >> shift, (place, value))
-        self._ipv4: _LookUps[T] = tuple((shift, found.get) for shift, found in ipv4.items())
-        self._ipv6: _LookUps[T] = tuple((shift, found.get) for shift, found in ipv6.items())
+        found = [(_unmapped(network), value) for network, value in entries]
+        self._any = bool(found)
+        self._ipv4 = _ranges(4, [entry for entry in found if entry[0].version == 4])
+        self._ipv6 = _ranges(16, [entry for entry in found if entry[0].version == 6])
 
     def __bool__(self) -> bool:
-        return bool(self._ipv4 or self._ipv6)
+        return self._any
 
     def find(self, ip: str) -> T | None:
         """The value of the first network that an address is in; ``None`` if it is in none.
 
         :param ip: As ``Session.remote_ip`` has it: ``""`` is in no network.
         """
-        look_ups = self._ipv4
+        if not ip or not self._any:
+            return None
+        starts, values = self._ipv4
         if ":" in ip:
-            if not self:
-                return None
             octets = inet_pton(AF_INET6, ip.partition("%")[0])
             if octets.startswith(_MAPPED):
                 octets = octets[12:]
             else:
-                look_ups = self._ipv6
-        elif look_ups and ip:
-            octets = inet_pton(AF_INET, ip)
+                starts, values = self._ipv6
         else:
-            return None
-        number = int.from_bytes(octets, "big")
-        first: tuple[int, T] | None = None
-        for shift, found_at in look_ups:
-            found = found_at(number >> shift)
-            if found is not None and (first is None or found[0] < first[0]):
-                first = found
-        return None if first is None else first[1]
+            octets = inet_pton(AF_INET, ip)
+        return values[bisect_right(starts, octets) - 1]
+
+
+def _ranges(size: int, entries: Iterable[tuple[Network, T]]) -> tuple[list[bytes], list[T | None]]:
+    """The octets with which each range of addresses begins, and its value.
+
+    :param size: Octets of an address.
+    """
+    starts = [bytes(size)]
+    values: list[T | None] = [None]
+    #: Networks around the address at hand, the widest first: where each ends; and the place
+    #: and the value of the one that counts, of it and those around it.
+    around: list[tuple[int, int, T]] = []
+
+    def begin(address: int, value: T | None) -> None:
+        octets = address.to_bytes(size, "big")
+        if starts[-1] == octets:
+            values[-1] = value
+        else:
+            starts.append(octets)
+            values.append(value)
+
+    def leave() -> None:
+        end, _, _ = around.pop()
+        if end < 1 << 8 * size:
+            begin(end, around[-1][2] if around else None)
+
+    numbered = [
+        (int(network.network_address), network.num_addresses, place, value)
+        for place, (network, value) in enumerate(entries)
+    ]
+    # Of those that begin alike the widest comes first.
+    for first, count, place, value in sorted(numbered, key=lambda each: (each[0], -each[1])):
+        while around and around[-1][0] <= first:
+            leave()
+        if around and around[-1][1] < place:
+            _, place, value = around[-1]
+        around.append((first + count, place, value))
+        begin(first, value)
+    while around:
+        leave()
+    return starts, values
 
 
 def _unmapped(network: Network) -> Network:
