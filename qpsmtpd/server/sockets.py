@@ -60,7 +60,7 @@ class Accepted(Server):
     def local(self) -> tuple[str, int]:
         """The address and the port that the client connected to."""
         address = self.socket.getsockname()
-        return _host(address), address[1]
+        return address if len(address) == 2 else (_host(address), address[1])
 
     def connectionLost(self, reason: Failure) -> None:
         watched = self.reading or self.writing or self.producer is not None

@@ -125,6 +125,7 @@ _NOT_OFFERED: Final = Reply(502, "Command not implemented", "5.5.1")
 _BDAT_ONLY: Final = Reply(503, "BODY=BINARYMIME needs BDAT", "5.5.1")
 
 _VERB_LIMIT: Final = 40
+_NO_VERBS: Final[frozenset[bytes]] = frozenset()
 
 _new_tuple: Final = tuple.__new__  # a command at a third of the time of its constructor
 _MOVE_MAIL: Final = frozenset({b"MAIL", b"RCPT"})
@@ -180,7 +181,7 @@ class ServerMachine:
         self.recipients = 0
         self.utf8 = False
         self.binary = False
-        self.unparsed: frozenset[bytes] = frozenset()
+        self.unparsed = _NO_VERBS
         self.announce_headers = False
         self._buffer = b""
         self._position = 0
@@ -190,16 +191,17 @@ class ServerMachine:
         self._verb = b""
         self._after = _AFTER_CONNECTED
         #: Reads on: gives an event, or ``None`` when it has to be called again.
-        self._read: Callable[[ServerMachine], Event | None] = ServerMachine._command
+        self._read = command = ServerMachine._command
         #: Events that are to be given before that, and what is read when they are.
         self._pending: list[Event] = []
-        self._behind: Callable[[ServerMachine], Event | None] = ServerMachine._command
+        self._behind = command
         self._check: ContentCheck | None = None
         self._chunk = 0
         self._last = False
         self._refused: Reply | None = None
         #: Octets of a command line that may be read by :meth:`_plain`.
-        self._at_once = min(SHORT_LINE, limits.command_line)
+        most = limits.command_line
+        self._at_once = SHORT_LINE if most > SHORT_LINE else most
         self._discarding = False
         self._close = False
         self._errors = 0
