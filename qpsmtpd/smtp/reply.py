@@ -93,7 +93,7 @@ class Reply:
         reply._status = status = self._status
         reply._lines = (line, *self._lines)
         shown = line if status is None else f"{status} {line}"
-        reply._octets = f"{self._code}-{shown}\r\n".encode("ascii") + self.octets
+        reply._octets = f"{self._code}-{shown}\r\n".encode() + self.octets
         return reply
 
     @property
@@ -150,9 +150,8 @@ class Reply:
         if len(lines) == 1:
             line = lines[0]
             if line and len(line) <= 490 and line.isascii():  # it fits with any code and status
-                if status is None:
-                    return b"%d %b\r\n" % (self._code, line.encode("ascii"))
-                return f"{self._code} {status} {line}\r\n".encode("ascii")
+                shown = line if status is None else f"{status} {line}"
+                return f"{self._code} {shown}\r\n".encode()
         prefix = b"" if status is None else status.encode("ascii") + b" "
         room = MAX_LINE - len("250-") - len(prefix) - len("\r\n")
         charset = "utf-8" if utf8 else "ascii"
