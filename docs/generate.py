@@ -559,7 +559,7 @@ def _replies() -> list[tuple[int, str, str, str]]:
         if "testing" in path.parts:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Reply", "Reply.plain"):
+            if isinstance(node, ast.Call):
                 reply = _literal_reply(node)
                 if reply is not None:
                     found[reply].add(code(str(path.relative_to(CHECKOUT / "qpsmtpd"))))
@@ -567,9 +567,13 @@ def _replies() -> list[tuple[int, str, str, str]]:
 
 
 def _literal_reply(node: ast.Call) -> tuple[int, str, str] | None:
-    if not node.args or not isinstance(node.args[0], ast.Constant):
+    made = ast.unparse(node.func)
+    if made == "Reply.plain":
+        number, rest = ast.Constant(250), node.args
+    elif made == "Reply" and node.args and isinstance(node.args[0], ast.Constant):
+        number, *rest = node.args
+    else:
         return None
-    number, *rest = node.args
     assert isinstance(number, ast.Constant)
     text = _text(rest[0]) if rest else ""
     if text is None:
@@ -629,6 +633,7 @@ _TITLES: Final = {
     3490: "Internationalised domain names",
     3596: "DNS extensions for IPv6",
     3848: "Transmission types in Received",
+    4007: "IPv6 scoped addresses",
     4291: "IPv6 addressing",
     4468: "Message submission BURL",
     4616: "PLAIN",
