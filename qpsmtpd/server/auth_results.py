@@ -59,14 +59,16 @@ def add_own(transaction: Transaction, own: str) -> None:
     session = transaction.session
     message = transaction.message
     assert message is not None
-    results: list[str] = []
-    for noted in (session.note(AUTH_RESULTS), transaction.note(AUTH_RESULTS)):
-        if noted and isinstance(noted, list):
-            results += noted
-    if not results and session.auth_user is None and session.auth_failed is None:
+    noted = session.note(AUTH_RESULTS) or transaction.note(AUTH_RESULTS)
+    if not noted and session.auth_user is None and session.auth_failed is None:
         message.prepend_field(_nothing_known(own))
         return
-    message.prepend(_NAME, ";\r\n ".join((_value(own), _auth(session), *results)))
+    results = [_value(own), _auth(session)]
+    for scope in (session, transaction):
+        noted = scope.note(AUTH_RESULTS)
+        if isinstance(noted, list):
+            results += noted
+    message.prepend(_NAME, ";\r\n ".join(results))
 
 
 @lru_cache(maxsize=16)
