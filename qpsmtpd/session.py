@@ -192,7 +192,8 @@ class Session(_Noted):
     def id(self) -> str:
         """A name for logs that no other session has: time, process and number."""
         if self._id is None:
-            self._id = f"{int(self.started):x}-{_process:x}-{self._number:x}"
+            # An f-string with three formats takes twice as long.
+            self._id = "%x-%x-%x" % (int(self.started), _process, self._number)  # noqa: UP031
         return self._id
 
     @property

@@ -528,7 +528,7 @@ class SMTPProtocol:
             self._reset()
         if chain.disconnect is not None:
             self._tell(chain.disconnect, session)
-        if not gone:
+        if session.transaction is not None:
             self._reset()
         if chain.post_connection is not None:
             self._tell(chain.post_connection, session)
@@ -795,8 +795,9 @@ def _greeted(self: SMTPProtocol, verdict: Verdict | None, hello: str, host: str)
         said = self._refuse(hello, verdict, host)
         if not said.positive:
             return
-    self._reset()
     session = self.session
+    if session.transaction is not None:
+        self._reset()
     session.hello = hello
     session.hello_host = host
     if said is not None:
