@@ -152,7 +152,7 @@ class SMTPProtocol:
         "_descriptor",
         "_ended",
         "_exchange",
-        "_held",
+        "_holding",
         "_machine",
         "_paused",
         "_refused",
@@ -186,8 +186,8 @@ class SMTPProtocol:
         self._send: Callable[[bytes], int] | None = None
         #: What the hub knows the connection by; -1 where the transport itself reads.
         self._descriptor = -1
-        #: Replies that the hub sends in a moment.
-        self._held = b""
+        #: Whether the hub has us say in a moment what the machine has said.
+        self._holding = False
         self._waiting: Deferred[Any] | None = None
         self._exchange: Any = None
         self._refused: Reply | None = None
@@ -279,7 +279,6 @@ class SMTPProtocol:
             self._stop_reading()
 
     def connectionLost(self, reason: Failure) -> None:
-        self._held = b""
         if self._descriptor >= 0:
             self._forget_hub()
         if self._secured is not None:
@@ -322,8 +321,11 @@ class SMTPProtocol:
 
     def send_held(self) -> None:
         """Say what is held, unless it was said or the client has gone."""
-        if self._held:
-            self._write(b"")
+        self._holding = False
+        if not self._ended:
+            octets = self._machine.outgoing()
+            if octets:
+                self._write(octets)
 
     def leave_hub(self) -> None:
         """Let the transport read again: it knows what to do about the end of a stream."""
@@ -406,12 +408,12 @@ class SMTPProtocol:
         if event is _NEED_CLOSE:
             self._finish()
             return
-        octets = machine.outgoing()
-        if octets:
-            if self._descriptor >= 0:
-                self._hold(octets)
-            else:
-                self._write(octets)
+        if machine.said:
+            if self._descriptor < 0:
+                self._write(machine.outgoing())
+            elif not self._holding:
+                self._holding = True
+                self.factory.hub.hold(self)  # it goes out together with what others are told
             self.active = self.factory.now
         elif machine.receiving:  # a part of a command does not count
             self.active = self.factory.now
@@ -429,19 +431,8 @@ class SMTPProtocol:
         turn.addBoth(self._arrived, None, ())
         self.factory.clock.callLater(0, _fire, turn)
 
-    def _hold(self, octets: bytes) -> None:
-        """Say something together with the others whom the hub serves."""
-        if self._held:
-            self._held += octets
-        else:
-            self._held = octets
-            self.factory.hub.hold(self)
-
     def _write(self, octets: bytes) -> None:
-        """Say something now, behind what is held."""
-        if self._held:
-            octets = self._held + octets
-            self._held = b""
+        """Say something now; it is all that the machine has said."""
         send = self._send
         if send is not None:
             try:
@@ -498,7 +489,7 @@ class SMTPProtocol:
         if self._ended:
             return
         octets = self._machine.outgoing()
-        if octets or self._held:
+        if octets:
             self._write(octets)
         if self._send is None:
             self.transport.unregisterProducer()

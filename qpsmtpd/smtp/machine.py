@@ -137,6 +137,7 @@ class ServerMachine:
     :ivar state: Where the session stands, by the table of :mod:`qpsmtpd.smtp.states`.
     :ivar extensions: What is offered now; whoever answers EHLO sets it.
     :ivar recipients: Recipients of the open transaction that were accepted.
+    :ivar said: What :meth:`outgoing` would give, in pieces.
     :ivar utf8: Whether the open transaction was begun with SMTPUTF8.
     :ivar binary: Whether it was begun with BODY=BINARYMIME.
     :ivar unparsed: Verbs, out of EHLO, HELO, MAIL, RCPT and AUTH, whose argument is handed
@@ -169,6 +170,7 @@ class ServerMachine:
         "extensions",
         "limits",
         "recipients",
+        "said",
         "state",
         "unparsed",
         "utf8",
@@ -186,6 +188,7 @@ class ServerMachine:
         self._buffer = b""
         self._position = 0
         self._out: list[bytes] = []
+        self.said = self._out
         #: The event whose reply is outstanding. The first is the connection itself.
         self._waiting: object = _NEED_REPLY
         self._verb = b""

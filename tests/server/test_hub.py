@@ -478,7 +478,7 @@ class ReactorTests(TestCase):
         for client in clients:
             client.send(b"NOOP x\r\n")  # the reactor has no turn between the two
         await self.until(lambda: ended)
-        self.assertEqual(ended[0]._held, b"")
+        self.assertFalse(ended[0]._holding)
         return clients
 
     async def test_closed_while_held(self) -> None:
