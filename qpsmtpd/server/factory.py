@@ -257,7 +257,8 @@ class SMTPFactory:
         settings = generation.settings
         if self.stopping or 0 < settings.connections <= len(self.protocols) + len(self.expected):
             return self._turn_away()
-        ip = unmapped(ip)
+        if ":" in ip:
+            ip = unmapped(ip)
         addresses = self._addresses
         count = addresses.get(ip, 0) + 1
         if 0 < settings.connections_per_address < count and ip:

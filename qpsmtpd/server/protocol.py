@@ -211,12 +211,11 @@ class SMTPProtocol:
         accepted = transport.__class__ is Accepted  # which is what most are
         if not session.local_port:
             if accepted:
-                ip, session.local_port = transport.local
+                session.local_ip, session.local_port = transport.local
             else:
                 here = transport.getHost()
-                ip = getattr(here, "host", "")
+                session.local_ip = unmapped(getattr(here, "host", ""))
                 session.local_port = getattr(here, "port", 0)
-            session.local_ip = unmapped(ip)
         if not accepted and ISSLTransport.providedBy(transport):
             self._secured = SMTPProtocol.connectionMade  # the handshake comes first
             return
@@ -480,9 +479,8 @@ class SMTPProtocol:
                 self.transport.stopReading()
 
     def _forget_hub(self) -> None:
-        if self._descriptor >= 0:
-            self.factory.hub.remove(self._descriptor)
-            self._descriptor = -1
+        self.factory.hub.remove(self._descriptor)
+        self._descriptor = -1
 
     def _finish(self) -> None:
         """Send what is left to say, and close."""
@@ -494,7 +492,8 @@ class SMTPProtocol:
         if self._send is None:
             self.transport.unregisterProducer()
         hub = self._descriptor >= 0
-        self._forget_hub()
+        if hub:
+            self._forget_hub()
         self._end(False)
         self.active = self.factory.now
         if hub and self._send is not None:

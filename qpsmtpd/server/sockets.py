@@ -19,6 +19,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from qpsmtpd.configuration.errors import ConfigurationError
+from qpsmtpd.networks import unmapped
 
 __all__ = ["Accepted", "adopt", "close", "endpoint", "listen"]
 
@@ -58,9 +59,9 @@ class Accepted(Server):
 
     @property
     def local(self) -> tuple[str, int]:
-        """The address and the port that the client connected to."""
+        """The address, as its own protocol writes it, and the port that the client connected to."""
         address = self.socket.getsockname()
-        return address if len(address) == 2 else (_host(address), address[1])
+        return address if len(address) == 2 else (unmapped(_host(address)), address[1])
 
     def connectionLost(self, reason: Failure) -> None:
         watched = self.reading or self.writing or self.producer is not None

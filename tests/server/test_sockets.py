@@ -117,6 +117,22 @@ class ListenTests(TestCase):
                     await deferLater(IReactorTime(reactor), 0.01)
             await sockets.close(port)
 
+    async def test_mapped_addresses(self) -> None:
+        """A client of IPv4 on a socket for both protocols has connected to an address of IPv4."""
+        factory = SMTPFactory([], Settings(me="mail.example"))
+        port: Any = sockets.listen(reactor, "tcp6:0:interface=\\:\\:", factory)
+        here = port.getHost().port
+        with socket.create_connection(("127.0.0.1", here), 10) as client:
+            while not factory.protocols:
+                await deferLater(IReactorTime(reactor), 0.01)
+            [protocol] = factory.protocols
+            session = protocol.session
+            self.assertEqual((session.local_ip, session.local_port), ("127.0.0.1", here))
+            self.assertEqual((session.remote_ip, session.remote_port), client.getsockname())
+        while factory.protocols:
+            await deferLater(IReactorTime(reactor), 0.01)
+        await sockets.close(port)
+
     async def test_failures(self) -> None:
         """A connection that cannot begin is closed, and the next one is served."""
         lost: list[Failure] = []
