@@ -56,16 +56,14 @@ Parameters: TypeAlias = Mapping[str, str | None]
 NO_PARAMETERS: Final[Parameters] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Ehlo:
+class Ehlo(NamedTuple):
     """The client greets, and wants to hear about extensions (RFC 5321, 4.1.1.1)."""
 
     host: str
     words: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Helo:
+class Helo(NamedTuple):
     """The client greets in the old way (RFC 5321, 4.1.1.1)."""
 
     host: str

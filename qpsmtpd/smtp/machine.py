@@ -370,7 +370,9 @@ class ServerMachine:
                 self._idle += 1
                 self._verb = verb = line[3].upper()
                 host = line[4].decode("utf-8", "replace")
-                return Ehlo(host) if verb == b"EHLO" else Helo(host)
+                if verb == b"EHLO":
+                    return _new_tuple(Ehlo, (host, ()))
+                return _new_tuple(Helo, (host, ()))
         elif kind == 5:
             return QUIT
         elif b"DATA" in after and not self.binary:

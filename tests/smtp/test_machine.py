@@ -262,7 +262,10 @@ class LineTests(ConversationCase):
             (b"EHLO b\xc3\xbccher.example", Ehlo("b\u00fccher.example")),
             (b"quIt", Quit()),
         ):
-            self.assertEqual(self.play(octets + b"\r\n").events, [command])
+            for read in (octets, octets + b" "):  # in the shorter way, and not
+                events = self.play(read + b"\r\n").events
+                self.assertEqual(events, [command])
+                self.assertIs(type(events[0]), type(command))
 
     def test_idle_greetings(self) -> None:
         """A client that does nothing but greet is sent away, however its greetings are read."""
