@@ -411,7 +411,7 @@ class Chain:
             answer = method(*handed)
             if answer is not None and answer.__class__ is not Verdict:
                 place = _Place(self, hook, link, None, time_limit)
-                answer = _begun(_Said, place, arguments, answer)
+                answer = _begun(_Said, place, arguments, answer, began)
                 if isinstance(answer, Deferred):
                     answer = await answer
                     _waited_enough(hook, link, arguments, answer, began)
@@ -500,7 +500,7 @@ def _late(place: _Place, arguments: tuple[Any, ...], answer: Any) -> Any:
     began = perf_counter()
     hook, link = place.hook, place.link
     try:
-        answer = _begun(Wait, place, arguments, answer)
+        answer = _begun(Wait, place, arguments, answer, began)
         if answer.__class__ is Wait and not answer.called:
             return answer
         if isinstance(answer, Deferred):
@@ -522,7 +522,9 @@ def _go_on(place: _Place, arguments: tuple[Any, ...], answer: Any, began: float)
     return place.rest(*arguments) if place.rest is not None else None
 
 
-def _begun(kind: type[Wait], place: _Place, arguments: tuple[Any, ...], answer: Any) -> Any:
+def _begun(
+    kind: type[Wait], place: _Place, arguments: tuple[Any, ...], answer: Any, began: float
+) -> Any:
     """What a component says, if that is known already: itself or a Deferred that has fired.
 
     :returns: Otherwise, what waits for it.
@@ -535,7 +537,7 @@ def _begun(kind: type[Wait], place: _Place, arguments: tuple[Any, ...], answer: 
             answer = stop.value
         else:
             if isinstance(answer, Deferred) and not answer.called:
-                return kind(place, arguments, coroutine, answer)
+                return kind(place, arguments, coroutine, answer, began)
             answer = Deferred.fromCoroutine(_resume(coroutine, answer))
     if answer is None:
         return None
@@ -545,7 +547,7 @@ def _begun(kind: type[Wait], place: _Place, arguments: tuple[Any, ...], answer: 
         answer = Deferred.fromCoroutine(_await(answer))
     if answer.called and not answer.paused:
         return answer
-    return kind(place, arguments, None, answer)
+    return kind(place, arguments, None, answer, began)
 
 
 class Wait(Deferred[Any]):
@@ -570,6 +572,7 @@ class Wait(Deferred[Any]):
         "_coroutine",
         "_expired",
         "_listener",
+        "_listener_arguments",
         "place",
     )
 
@@ -579,22 +582,24 @@ class Wait(Deferred[Any]):
         arguments: tuple[Any, ...],
         coroutine: types.CoroutineType[Any, Any, Any] | None,
         awaited: Deferred[Any],
+        began: float,
     ) -> None:
         """Begin to wait.
 
         :param coroutine: What the component has begun; ``None`` if it has given a Deferred.
         :param awaited: What the coroutine has asked for, or the Deferred.
+        :param began: When the component was asked.
         """
         Deferred.__init__(self)
         self.place = place
         self._arguments = arguments
-        self._began = perf_counter()
+        self._began = began
         self._coroutine = coroutine
         self._awaited = awaited
         self._expired = False
         #: The answer of those behind the component, when they wait in their turn.
         self._behind: Deferred[Any] | None = None
-        self._listener: tuple[Callable[..., None], tuple[Any, ...]] | None = None
+        self._listener: Callable[..., None] | None = None
         deadlines = place.deadlines
         if deadlines is not None:
             deadlines.add(self)
@@ -612,7 +617,8 @@ class Wait(Deferred[Any]):
         :param listener: Raises nothing.
         :param arguments: It receives them behind the answer.
         """
-        self._listener = (listener, arguments)
+        self._listener = listener
+        self._listener_arguments = arguments
 
     def cancel(self) -> None:
         """Wait no longer, and cancel what the component does."""
@@ -714,13 +720,13 @@ class Wait(Deferred[Any]):
 
     def _pass_on(self, answer: Any) -> None:
         """Give the answer, or a failure, to who waits for it."""
-        if self._listener is None:
+        listener = self._listener
+        if listener is None:
             self.callback(answer)
         else:
             self.called, self.result = True, None
-            listener, arguments = self._listener
             self._listener = None
-            listener(answer, *arguments)
+            listener(answer, *self._listener_arguments)
         if isinstance(answer, Failure):
             answer.cleanFailure()
 
