@@ -475,8 +475,10 @@ class SMTPProtocol:
             self.transport.startReading()
         else:
             self._descriptor = descriptor
-            if self.transport.__class__ is not Accepted:  # which does not, until it is told to
-                self.transport.stopReading()
+            transport = self.transport
+            # An accepted one does not read, unless it has: a PROXY header.
+            if transport.__class__ is not Accepted or transport.reading:
+                transport.stopReading()
 
     def _forget_hub(self) -> None:
         self.factory.hub.remove(self._descriptor)

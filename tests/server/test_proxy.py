@@ -13,9 +13,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     clientFromString,
     connectProtocol,
-    serverFromString,
     wrapClientTLS,
 )
+from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -24,6 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from qpsmtpd.interfaces import IConnect, IPreConnection
+from qpsmtpd.server import sockets
 from qpsmtpd.server.factory import SMTPFactory
 from qpsmtpd.server.proxy import HEADER_TIME, Trusted
 from qpsmtpd.session import Session
@@ -232,7 +233,7 @@ class ProxyTests(TestCase):
         self.factory = SMTPFactory(
             [*components, self.sessions], settings, clock, proxy_from=proxy_from
         )
-        port = await serverFromString(reactor, endpoint).listen(wrap(self.factory))
+        port: Any = sockets.listen(reactor, endpoint, wrap(self.factory))
         self.addCleanup(port.stopListening)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.factory.stop(0)))
         return port.getHost()
@@ -395,6 +396,17 @@ class ProxyTests(TestCase):
         await client.hear(b"\r\n250 mail.example Hi Unknown [192.0.2.7]")
         self.assertIsNotNone(self.sessions.seen[0].tls)
         self.assertEqual(self.sessions.clients, [CLIENT])
+
+    async def test_read_by_one(self) -> None:
+        """Behind the header only the hub reads, so a client that has said enough has to wait."""
+        from twisted.internet import reactor
+
+        here = await self.listen()
+        client = await self.connect(f"tcp:127.0.0.1:{here.port}")
+        client.say(version_1(CLIENT))
+        await client.hear(b"220 mail.example")
+        [protocol] = self.factory.protocols
+        self.assertNotIn(protocol.transport, IReactorFDSet(reactor).getReaders())
 
     async def test_stop(self) -> None:
         """A server that stops closes connections that wait for their header."""
