@@ -10,18 +10,21 @@ the order in which they began, so only the first needs a timer.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 __all__ = ["Deadlines"]
+
+log: Final = Logger()
 
 
 class Limit(Protocol):
     """What has a time limit; equal to nothing but itself."""
 
     def expire(self) -> None:
-        """The limit has run out. It raises nothing."""
+        """The limit has run out."""
 
 
 T = TypeVar("T", bound=Limit)
@@ -79,7 +82,10 @@ class Deadlines(Generic[T]):
             due.append(limit)
         for limit in due:
             if self._ends.pop(limit, None) is not None:  # another one's end may have ended it
-                limit.expire()
+                try:
+                    limit.expire()
+                except Exception:  # or nobody would look at those behind it any more
+                    log.failure("What has run out could not be ended")
         if self._ends and self._timer is None:
             end = next(iter(self._ends.values()))
             self._timer = self._clock.callLater(max(end - now, 0), self._ring, end)

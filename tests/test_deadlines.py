@@ -50,6 +50,20 @@ class DeadlinesTests(SynchronousTestCase):
         self.clock.pump([1] * 40)
         self.assertEqual(self.rung, [("second", 40.0), ("third", 45.0)])
 
+    def test_fails(self) -> None:
+        """One that fails when it runs out costs no other its limit."""
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        self.deadlines.add(Limit(fail))
+        self.add("second")
+        self.clock.advance(10)
+        self.add("third")
+        self.clock.pump([1] * 40)
+        self.assertEqual(self.rung, [("second", 30.0), ("third", 40.0)])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_nothing_left(self) -> None:
         """No timer is left when all are over, in time or not; and ending one twice is nothing."""
         for one in [self.add("one"), self.add("two")]:
