@@ -699,6 +699,8 @@ class Wait(Deferred[Any]):
         if answer.__class__ in WAITING:
             self._behind = answer
             answer.addBoth(self._pass_on)
+            if self.called:  # one of those behind has ended the session, and another one waits
+                answer.cancel()
         else:
             self._pass_on(answer)
 
@@ -721,12 +723,12 @@ class Wait(Deferred[Any]):
     def _pass_on(self, answer: Any) -> None:
         """Give the answer, or a failure, to who waits for it."""
         listener = self._listener
-        if listener is None:
-            self.callback(answer)
-        else:
+        if listener is not None:
             self.called, self.result = True, None
             self._listener = None
             listener(answer, *self._listener_arguments)
+        elif not self.called:  # it is where one of those behind has ended the session
+            self.callback(answer)
         if isinstance(answer, Failure):
             answer.cleanFailure()
 

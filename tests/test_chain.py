@@ -400,6 +400,38 @@ class WaitTests(ChainTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         answer.cancel()  # a second time is nothing
 
+    def test_ended_by_those_behind(self) -> None:
+        """Who is behind a component may end the session: whatever he says, nobody waits for it."""
+        for later in (None, Later("noop")):
+            for listens in (False, True):
+                self.session.ended = False
+                self.assertEqual(self._ended(later, listens), CancelledError)
+                self.assertEqual(self.clock.getDelayedCalls(), [])
+            self.assertTrue(later is None or later.cancelled)
+
+    def _ended(self, later: Later | None, listens: bool) -> Any:
+        """Ask one that waits and one that ends the session; give the error of it."""
+        gate: Deferred[None] = Deferred()
+
+        async def waits(*_: object) -> None:
+            await gate
+
+        def ends(*_: object) -> Any:
+            self.session.ended = True
+            answer.cancel()
+            return OK if later is None else later.answer
+
+        told: list[Any] = []
+        answer = self.ask(Recorder(noop=waits), Recorder(noop=ends))
+        if listens:
+            answer.listen(told.append)
+        else:
+            answer.addErrback(told.append)
+        gate.callback(None)
+        self.assertIsNone(self.successResultOf(gate))
+        [failure] = told
+        return failure.type
+
     def test_deaf(self) -> None:
         """One that goes on when it is cancelled is watched, and what it says is lost."""
         gate: Deferred[None] = Deferred()
