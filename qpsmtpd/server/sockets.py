@@ -198,27 +198,34 @@ def _acceptor(port: Any, factory: Any, otherwise: Callable[[], None]) -> Callabl
                 otherwise()
                 return
             accepted += 1
+            transport = None
             connection = make(family, kind, number, descriptor)
-            if len(address) != 2:
-                address = (_host(address), *address[1:])
             try:
+                if len(address) != 2:
+                    address = (_host(address), *address[1:])
                 protocol = factory.accepted(address[0], address[1])
-            except Exception:
-                log.failure("The engine failed before a session")
-                connection.close()
-                continue
-            session = port.sessionno
-            port.sessionno = session + 1
-            transport = Accepted(connection, protocol, address, port, session, port.reactor)
-            try:
+                session = port.sessionno
+                port.sessionno = session + 1
+                transport = Accepted(connection, protocol, address, port, session, port.reactor)
                 protocol.makeConnection(transport)
-            except Exception:
+            except BaseException:  # as Twisted: what the reactor hears of closes the port
                 log.failure("The engine failed before a session")
-                transport.connectionLost(Failure())
+                _abandon(connection, transport)
         # As Twisted: more are expected when so many came; and none, when the last one has come.
         port.numberAccepts = most + 20 if accepted == most else max(1, accepted)
 
     return accept_some
+
+
+def _abandon(connection: Any, transport: Accepted | None) -> None:
+    """Close a connection that could not begin."""
+    try:
+        if transport is not None:
+            transport.connectionLost(Failure())
+    except BaseException:
+        log.failure("The engine failed without a session")
+    finally:
+        connection.close()
 
 
 def _host(address: Any) -> str:

@@ -144,10 +144,14 @@ class ListenTests(TestCase):
             def makeConnection(self, transport: Any) -> None:
                 if len(begun) == 2:
                     raise ZeroDivisionError
+                if len(begun) == 3:
+                    raise SystemExit
                 transport.getHandle().send(b"served")
 
             def connectionLost(self, reason: Failure = CLOSED) -> None:
                 lost.append(reason)
+                if len(lost) == 2:
+                    raise ZeroDivisionError
 
         class Making(Factory):
             hub = object()
@@ -159,12 +163,12 @@ class ListenTests(TestCase):
                 return Failing()
 
         port: Any = sockets.listen(reactor, "tcp:0:interface=127.0.0.1", Making())
-        for expected in (b"", b"", b"served"):
+        for expected in (b"", b"", b"", b"served"):
             heard = await deferToThread(_hear, port.getHost().port)
             self.assertEqual(heard, expected)
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
-        [reason] = lost
-        self.assertTrue(reason.check(ZeroDivisionError))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
+        self.assertEqual([reason.type for reason in lost], [ZeroDivisionError, SystemExit])
         await sockets.close(port)
 
     def test_errors(self) -> None:
