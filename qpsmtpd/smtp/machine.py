@@ -393,7 +393,8 @@ class ServerMachine:
         """Pass over what is left of a line that was too long."""
         newline = self._buffer.find(b"\n", self._position)
         if newline < 0:
-            self._position = len(self._buffer)
+            self._buffer = b""
+            self._position = 0
             return _NEED_DATA
         self._position = newline + 1
         self._read = ServerMachine._command
@@ -717,9 +718,10 @@ class ServerMachine:
         newline = buffer.find(b"\n", start)
         limit = self.limits.auth_line
         if newline < 0:
-            if len(buffer) - start >= limit:
+            if self._discarding or len(buffer) - start >= limit:
                 self._discarding = True
-                self._position = len(buffer)
+                self._buffer = b""
+                self._position = 0
             return _NEED_DATA
         self._position = newline + 1
         line = buffer[start : newline + 1]

@@ -716,6 +716,7 @@ class LimitTests(ConversationCase):
                 said += session.send(b"x" * 4096)
                 self.assertLess(session.machine.pending, session.machine.limits.auth_line)
             self.assertEqual(said, replies)
+            self.assertEqual(session.machine._buffer, b"")
             self.assertEqual(session.send(b"\r\nNOOP\r\n")[-1], 250)
 
     def test_a_megabyte_without_a_newline_in_content(self) -> None:
