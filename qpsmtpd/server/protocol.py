@@ -408,8 +408,8 @@ class SMTPProtocol:
             self._finish()
             return
         if machine.said:
-            if self._descriptor < 0:
-                self._write(machine.outgoing())
+            if more or self._descriptor < 0:
+                self._write(machine.outgoing())  # it may show that the client does not read
             elif not self._holding:
                 self._holding = True
                 self.factory.hub.hold(self)  # it goes out together with what others are told

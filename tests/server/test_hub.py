@@ -25,10 +25,12 @@ from qpsmtpd.interfaces import IConnect
 from qpsmtpd.server import sockets
 from qpsmtpd.server.factory import SMTPFactory
 from qpsmtpd.server.hub import AT_ONCE, Hub
-from qpsmtpd.server.protocol import SMTPProtocol
-from qpsmtpd.session import Session
+from qpsmtpd.server.protocol import EVENTS_PER_TURN, SMTPProtocol
+from qpsmtpd.session import Session, Transaction
 from qpsmtpd.settings import Settings
+from qpsmtpd.smtp.address import Address
 from qpsmtpd.testing.cases import AcceptRecipients, MemoryQueue
+from qpsmtpd.verdicts import Kind, Verdict
 from tests.recorder import Later, Recorder
 from tests.server.certificates import write_certificate
 
@@ -503,6 +505,30 @@ class ReactorTests(TestCase):
         self.assertEqual([line[:3] for line in said[0].splitlines()], ["220"])
         self.assertEqual([line[:3] for line in said[1].splitlines()], ["220", "250"])
         self.assertEqual(len(self.factory.protocols), 1)
+
+    async def test_client_that_does_not_read(self) -> None:
+        """Who asks without end and reads nothing gets the answers of one turn."""
+        asked: list[str] = []
+
+        def rcpt(transaction: Transaction, recipient: Address) -> Verdict:
+            asked.append(str(recipient))
+            return Verdict(Kind.OK, "x" * 1000)
+
+        port = self.serve(Recorder(rcpt=rcpt))
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await self.wait(client.connect, ("127.0.0.1", port))
+            await self.until(lambda: self.factory.protocols)
+            [protocol] = self.factory.protocols
+            handle = protocol.transport.getHandle()
+            handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            client.send(
+                b"EHLO client.example\r\nMAIL FROM:<a@example.org>\r\n"
+                + b"RCPT TO:<b@example.com>\r\n" * 3 * EVENTS_PER_TURN
+            )
+            await self.until(lambda: protocol._clogged)
+            await deferLater(reactor, 0.1)
+            self.assertEqual(len(asked), EVENTS_PER_TURN - 2)
 
     def hear(self, client: socket.socket) -> str:
         """What the server says until it closes, or says nothing for a while."""
