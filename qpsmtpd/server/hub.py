@@ -107,9 +107,8 @@ class Hub:
         for protocol in holding:
             try:
                 protocol.send_held()
-            except Exception:
-                log.failure("The engine failed in session {id}", id=protocol.session.id)
-                protocol.cut()
+            except BaseException:
+                _failed(protocol)
 
     # What the reactor calls.
 
@@ -131,28 +130,36 @@ class Hub:
                 protocol = protocols[descriptor]
             except KeyError:
                 continue  # another one's data has ended it
-            if not events & _READABLE:
-                protocol.vanished()
-                continue
             try:
-                data = protocol.receive(READ_SIZE)
-            except BlockingIOError:
-                continue
-            except OSError:
-                data = b""
-            if data:
+                if not events & _READABLE:
+                    protocol.vanished()
+                    continue
                 try:
+                    data = protocol.receive(READ_SIZE)
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    data = b""
+                if data:
                     protocol.dataReceived(data)
-                except Exception:
-                    log.failure("The engine failed in session {id}", id=protocol.session.id)
-                    protocol.cut()
-            else:
-                protocol.leave_hub()  # the transport finds the end, or the error, itself
+                else:
+                    protocol.leave_hub()  # the transport finds the end, or the error, itself
+            except BaseException:  # what the reactor hears of, such as sys.exit(), ends all
+                _failed(protocol)
 
     def connectionLost(self, reason: Failure) -> None:
         # The reactor is shutting down, and knows nothing of whom we read for.
+        self._release()
         for protocol in list(self._protocols.values()):
-            protocol.vanished()
+            try:
+                protocol.vanished()
+            except BaseException:
+                _failed(protocol)
 
     def logPrefix(self) -> str:
         return "qpsmtpd"
+
+
+def _failed(protocol: SMTPProtocol) -> None:
+    log.failure("The engine failed in session {id}", id=protocol.session.id)
+    protocol.cut()

@@ -297,16 +297,32 @@ class HubTests(SynchronousTestCase):
 
     def test_said_after_a_failure(self) -> None:
         """Whatever ends a turn, what was held is said."""
-        one, other = self.connect(2)
+        [one] = self.connect(1)
         self.hub.hold(one)  # type: ignore[arg-type]
-
-        def fail(*_: object) -> None:
-            raise RuntimeError("leaving fails")
-
-        self.patch(other, "leave_hub", fail)
-        other.client.close()
-        self.assertRaises(RuntimeError, self.hub.doRead)
+        self.patch(self.hub, "_epoll", None)
+        self.assertRaises(AttributeError, self.hub.doRead)
         self.assertEqual(one.heard, ["said"])
+
+    def test_cannot_end(self) -> None:
+        """Nor does one cost others their connection that fails at its end."""
+        *failing, other = self.connect(4)
+
+        def fail() -> None:
+            raise SystemExit  # the reactor would close what raises it, and that is the hub
+
+        for each in failing:
+            self.patch(each, "leave_hub", fail)
+            self.patch(each, "vanished", fail)
+        ends, vanishes, stays = failing
+        ends.client.close()
+        self.hub.pause(vanishes.descriptor)
+        vanishes.client.close()
+        other.client.send(b"y")
+        self.hub.doRead()
+        self.assertEqual((ends.heard, vanishes.heard, stays.heard), (["cut"], ["cut"], []))
+        self.hub.connectionLost(Failure(CONNECTION_LOST))
+        self.assertEqual((stays.heard, other.heard), (["cut"], [b"y", "vanished"]))
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 3)
 
     def test_hundreds(self) -> None:
         """However many speak at once, each is read after a few turns, and none twice."""
@@ -345,10 +361,11 @@ class HubTests(SynchronousTestCase):
         self.assertEqual(one.heard, [b"x"])
 
     def test_reactor_stops(self) -> None:
-        """When the reactor ends what it watches, the connections behind the hub end too."""
+        """When the reactor ends what it watches, those behind the hub say their last, and end."""
         one, other = self.connect(2)
+        self.hub.hold(other)  # type: ignore[arg-type]
         self.hub.connectionLost(Failure(CONNECTION_LOST))
-        self.assertEqual((one.heard, other.heard), (["vanished"], ["vanished"]))
+        self.assertEqual((one.heard, other.heard), (["vanished"], ["said", "vanished"]))
 
     def test_suits(self) -> None:
         """A reactor that watches no descriptors, such as a clock, has none."""
