@@ -20,11 +20,11 @@ from qpsmtpd.chain import (
     ComponentTimeoutError,
     Link,
     NoVerdictError,
-    settle,
 )
 from qpsmtpd.interfaces import HOOKS, Call, ILifecycle, IMiddleware, IRcpt, Proceed
 from qpsmtpd.session import Session
 from qpsmtpd.verdicts import OK, Verdict, accept, defer, deny
+from qpsmtpd.waiting import settle
 from tests.recorder import Later, Recorder
 
 

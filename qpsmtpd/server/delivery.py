@@ -40,7 +40,7 @@ from twisted.mail import smtp
 from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory, IMessageSMTP
 from zope.interface import alsoProvides, implementer
 
-from qpsmtpd.chain import TEMPFAIL, Ask, Chain, settle
+from qpsmtpd.chain import TEMPFAIL, Ask, Chain
 from qpsmtpd.interfaces import (
     IAuthCramMD5,
     IAuthLogin,
@@ -62,6 +62,7 @@ from qpsmtpd.smtp.reply import Reply
 from qpsmtpd.smtp.sasl import Credentials
 from qpsmtpd.spool import Spool
 from qpsmtpd.verdicts import OK, Kind, Verdict, defer, deny
+from qpsmtpd.waiting import settle
 
 __all__ = ["AVATAR", "ChainDelivery", "ChainRealm", "MessageDelivery", "PortalAuth"]
 

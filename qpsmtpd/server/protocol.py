@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from qpsmtpd import logs
-from qpsmtpd.chain import WAITING, Ask, Chain, Wait, settle
+from qpsmtpd.chain import Ask, Chain
 from qpsmtpd.interfaces import ResolverError
 from qpsmtpd.logs import threshold
 from qpsmtpd.message import Message
@@ -73,6 +73,7 @@ from qpsmtpd.smtp.sasl import (
 from qpsmtpd.spool import DISK_FULL, Spool
 from qpsmtpd.trace import describe
 from qpsmtpd.verdicts import OK, Kind, Verdict
+from qpsmtpd.waiting import WAITING, Wait, settle
 
 if TYPE_CHECKING:
     from qpsmtpd.server.factory import Generation, SMTPFactory
