@@ -320,6 +320,12 @@ class ServerMachine:
         self._buffer = b""
         self._position = 0
 
+    def _more(self) -> Event:
+        """Ask for more octets. Of those that were taken nothing is kept meanwhile."""
+        self._buffer = self._buffer[self._position :]
+        self._position = 0
+        return _NEED_DATA
+
     # Commands.
 
     def _command(self) -> Event | None:
@@ -383,7 +389,7 @@ class ServerMachine:
         """Wait for the rest of a line; of one that is too long, keep nothing."""
         held = len(buffer) - start
         if held < self.limits.command_line:
-            return _NEED_DATA
+            return self._more()
         self._position = len(buffer)
         self._read = ServerMachine._rest_of_line
         self._fail(_LINE_TOO_LONG)
@@ -393,9 +399,8 @@ class ServerMachine:
         """Pass over what is left of a line that was too long."""
         newline = self._buffer.find(b"\n", self._position)
         if newline < 0:
-            self._buffer = b""
-            self._position = 0
-            return _NEED_DATA
+            self._position = len(self._buffer)
+            return self._more()
         self._position = newline + 1
         self._read = ServerMachine._command
         return None
@@ -599,7 +604,7 @@ class ServerMachine:
     def _content(self) -> Event | None:
         buffer = self._buffer
         if self._position == len(buffer):
-            return _NEED_DATA
+            return self._more()
         check = self._check
         fresh = check is None or (not check.size and check.refusal is None)
         content, self._position, ended = dot_split(buffer, self._position, fresh)
@@ -619,13 +624,13 @@ class ServerMachine:
         if ended:
             self._read = ServerMachine._command
             return self._deliver(check, content, True)
-        return self._deliver(check, content, False) if content else _NEED_DATA
+        return self._deliver(check, content, False) if content else self._more()
 
     def _chunk_content(self) -> Event | None:
         """Read octets of a BDAT chunk, whose number is known (RFC 3030, 2)."""
         available = len(self._buffer) - self._position
         if self._chunk and not available:
-            return _NEED_DATA
+            return self._more()
         taken = min(self._chunk, available)
         content = self._buffer[self._position : self._position + taken]
         self._position += taken
@@ -639,7 +644,7 @@ class ServerMachine:
         ended = self._last and not self._chunk
         content = check.take(content, ended)
         if self._chunk:
-            return self._deliver(check, content, False) if content else _NEED_DATA
+            return self._deliver(check, content, False) if content else self._more()
         # A refused message is over with its chunk; what follows of it is out of sequence.
         if ended or check.refusal is not None:
             return self._deliver(check, content, True)
@@ -649,7 +654,7 @@ class ServerMachine:
     def _pass_over(self, refusal: Reply) -> Event | None:
         """Skip a chunk that was refused; its reply comes when it is over."""
         if self._chunk:
-            return _NEED_DATA
+            return self._more()
         self._say(refusal)
         self._refused = None
         return None
@@ -720,9 +725,8 @@ class ServerMachine:
         if newline < 0:
             if self._discarding or len(buffer) - start >= limit:
                 self._discarding = True
-                self._buffer = b""
-                self._position = 0
-            return _NEED_DATA
+                self._position = len(buffer)
+            return self._more()
         self._position = newline + 1
         line = buffer[start : newline + 1]
         short = not self._discarding and len(line) <= limit
