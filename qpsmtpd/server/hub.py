@@ -9,7 +9,7 @@ transport's: closing, errors and the end of the stream.
 
 Replies are held until all who were readable have been served, and go out together. Each sent by
 itself would wake its client, whom the kernel then has to start, and stop again before the next:
-a third of the CPU time of a message.
+5 to 10 % of the CPU time of a message, and a third where no core is free.
 
 Measured with ``python -m benchmarks messages``; see docs/explanation/speed.md.
 """
