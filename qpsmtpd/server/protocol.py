@@ -568,7 +568,10 @@ class SMTPProtocol:
             self._failed()
             return
         if not self._running and self._waiting is None and not self._ended:
-            self._advance()
+            if self._clogged and self._machine.pending:
+                self._write(self._machine.outgoing())  # the rest when this has been read
+            else:
+                self._advance()
             if self.factory.stopping and not self._ended:
                 self.shut_down()  # before the client begins another message
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import DeferredList
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import Clock, deferLater
@@ -30,7 +30,7 @@ from qpsmtpd.session import Session, Transaction
 from qpsmtpd.settings import Settings
 from qpsmtpd.smtp.address import Address
 from qpsmtpd.testing.cases import AcceptRecipients, MemoryQueue
-from qpsmtpd.verdicts import Kind, Verdict
+from qpsmtpd.verdicts import Kind, Verdict, accept
 from tests.recorder import Later, Recorder
 from tests.server.certificates import write_certificate
 
@@ -546,6 +546,35 @@ class ReactorTests(TestCase):
             await self.until(lambda: protocol._clogged)
             await deferLater(reactor, 0.1)
             self.assertEqual(len(asked), EVENTS_PER_TURN - 2)
+
+    async def test_does_not_read_and_is_waited_for(self) -> None:
+        """Nor is more asked for it while components wait. When it reads, it hears all."""
+        asked: list[str] = []
+
+        def rcpt(transaction: Transaction, recipient: Address) -> Deferred[Verdict]:
+            asked.append(str(recipient))
+            return deferLater(reactor, 0, accept, "x" * 400)
+
+        port = self.serve(Recorder(rcpt=rcpt))
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await self.wait(client.connect, ("127.0.0.1", port))
+            await self.until(lambda: self.factory.protocols)
+            [protocol] = self.factory.protocols
+            handle = protocol.transport.getHandle()
+            handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            client.send(
+                b"HELO client.example\r\nMAIL FROM:<a@example.org>\r\n"
+                + b"RCPT TO:<b@example.com>\r\n" * 900
+                + b"QUIT\r\n"
+            )
+            await self.until(lambda: protocol._clogged)
+            before = len(asked)
+            await deferLater(reactor, 0.1)
+            self.assertLess(before, 800)
+            self.assertLessEqual(len(asked), before + 1)
+            said = (await self.wait(self.hear, client)).splitlines()
+        self.assertEqual([line[:3] for line in said], ["220", *["250"] * 902, "221"])
 
     def hear(self, client: socket.socket) -> str:
         """What the server says until it closes, or says nothing for a while."""
