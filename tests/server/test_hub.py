@@ -523,6 +523,27 @@ class ReactorTests(TestCase):
         self.assertEqual([line[:3] for line in said[1].splitlines()], ["220", "250"])
         self.assertEqual(len(self.factory.protocols), 1)
 
+    async def ask_without_reading(self, rcpt: Any, recipients: int) -> socket.socket:
+        """Name recipients, whom a function decides about, until the server notices.
+
+        :returns: The client, who has read nothing.
+        """
+        port = self.serve(Recorder(rcpt=rcpt))
+        client = socket.socket()
+        self.addCleanup(client.close)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await self.wait(client.connect, ("127.0.0.1", port))
+        await self.until(lambda: self.factory.protocols)
+        [protocol] = self.factory.protocols
+        protocol.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        client.send(
+            b"HELO client.example\r\nMAIL FROM:<a@example.org>\r\n"
+            + b"RCPT TO:<b@example.com>\r\n" * recipients
+            + b"QUIT\r\n"
+        )
+        await self.until(lambda: protocol._clogged)
+        return client
+
     async def test_client_that_does_not_read(self) -> None:
         """Who asks without end and reads nothing gets the answers of one turn."""
         asked: list[str] = []
@@ -531,21 +552,9 @@ class ReactorTests(TestCase):
             asked.append(str(recipient))
             return Verdict(Kind.OK, "x" * 1000)
 
-        port = self.serve(Recorder(rcpt=rcpt))
-        with socket.socket() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            await self.wait(client.connect, ("127.0.0.1", port))
-            await self.until(lambda: self.factory.protocols)
-            [protocol] = self.factory.protocols
-            handle = protocol.transport.getHandle()
-            handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-            client.send(
-                b"EHLO client.example\r\nMAIL FROM:<a@example.org>\r\n"
-                + b"RCPT TO:<b@example.com>\r\n" * 3 * EVENTS_PER_TURN
-            )
-            await self.until(lambda: protocol._clogged)
-            await deferLater(reactor, 0.1)
-            self.assertEqual(len(asked), EVENTS_PER_TURN - 2)
+        await self.ask_without_reading(rcpt, 3 * EVENTS_PER_TURN)
+        await deferLater(reactor, 0.1)
+        self.assertEqual(len(asked), EVENTS_PER_TURN - 2)
 
     async def test_does_not_read_and_is_waited_for(self) -> None:
         """Nor is more asked for it while components wait. When it reads, it hears all."""
@@ -555,25 +564,12 @@ class ReactorTests(TestCase):
             asked.append(str(recipient))
             return deferLater(reactor, 0, accept, "x" * 400)
 
-        port = self.serve(Recorder(rcpt=rcpt))
-        with socket.socket() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            await self.wait(client.connect, ("127.0.0.1", port))
-            await self.until(lambda: self.factory.protocols)
-            [protocol] = self.factory.protocols
-            handle = protocol.transport.getHandle()
-            handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-            client.send(
-                b"HELO client.example\r\nMAIL FROM:<a@example.org>\r\n"
-                + b"RCPT TO:<b@example.com>\r\n" * 900
-                + b"QUIT\r\n"
-            )
-            await self.until(lambda: protocol._clogged)
-            before = len(asked)
-            await deferLater(reactor, 0.1)
-            self.assertLess(before, 800)
-            self.assertLessEqual(len(asked), before + 1)
-            said = (await self.wait(self.hear, client)).splitlines()
+        client = await self.ask_without_reading(rcpt, 900)
+        before = len(asked)
+        await deferLater(reactor, 0.1)
+        self.assertLess(before, 800)
+        self.assertLessEqual(len(asked), before + 1)
+        said = (await self.wait(self.hear, client)).splitlines()
         self.assertEqual([line[:3] for line in said], ["220", *["250"] * 902, "221"])
 
     def hear(self, client: socket.socket) -> str:
