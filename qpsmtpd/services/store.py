@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
@@ -392,7 +393,7 @@ class _Worker:
             # Made here, since it tells who wrote to whom; SQLite would make it as the umask says.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._connection = sqlite3.connect(self._path, timeout=BUSY_LIMIT, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            _begin_log(self._connection)
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS state"
@@ -410,6 +411,23 @@ class _Worker:
                 connection.close()
             except sqlite3.Error as problem:
                 log.error("{path}: {problem}", path=self._path, problem=problem)
+
+
+def _begin_log(connection: sqlite3.Connection) -> None:
+    """Have a file written ahead in a log, if it is not yet.
+
+    Of two who do so at the same time one is told at once that the file is busy: SQLite does not
+    wait for a lock where it might wait for ever.
+    """
+    give_up = time.monotonic() + BUSY_LIMIT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as problem:
+            if problem.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up:
+                raise
+            time.sleep(0.01)  # in the store's own thread
 
 
 class _SQLiteTable:

@@ -120,6 +120,17 @@ class SQLiteStoreTests(SQLiteCase):
             self.assertEqual((process.returncode, said), (0, b""))
         self.assertEqual(await self.store.get("n"), b"150")
 
+    async def test_made_by_several_at_once(self) -> None:
+        """Of those who make a file together none fails."""
+        folder = Path(self.path).parent
+        for number in range(60):
+            self.path = str(folder / f"{number}.sqlite")
+            stores = [self.open() for _ in range(4)]
+            counts = [Deferred.fromCoroutine(store.increment("n")) for store in stores]
+            self.assertEqual(sorted(await gatherResults(counts)), [1, 2, 3, 4])
+            for store in stores:
+                await store.close()
+
     async def test_file_is_private(self) -> None:
         """Others on the machine cannot read who wrote to whom."""
         await self.store.set("k", b"v")
