@@ -158,11 +158,7 @@ class Session(_Noted):
         local_port: int = 0,
         started: float | None = None,
     ) -> None:
-        self.ended = False
-        self._work = None
-        self.noted = None
-        self.trace = None
-        self.started = time.time() if started is None else started
+        super().__init__(time.time() if started is None else started)
         self.remote_ip = remote_ip
         self.remote_port = remote_port
         self.local_ip = local_ip
@@ -192,8 +188,7 @@ class Session(_Noted):
     def id(self) -> str:
         """A name for logs that no other session has: time, process and number."""
         if self._id is None:
-            # An f-string with three formats takes twice as long.
-            self._id = "%x-%x-%x" % (int(self.started), _process, self._number)  # noqa: UP031
+            self._id = f"{int(self.started):x}-{_process:x}-{self._number:x}"
         return self._id
 
     @property
@@ -252,8 +247,7 @@ class Transaction(_Noted):
     @property
     def id(self) -> str:
         """The session's id and the number of the transaction in it."""
-        session = self.session
-        return f"{session._id or session.id}.{self._number}"
+        return f"{self.session.id}.{self._number}"
 
     def end(self) -> None:
         """End the transaction: its work is cancelled and its message released."""

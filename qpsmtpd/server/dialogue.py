@@ -41,7 +41,7 @@ class LoggedMachine(ServerMachine):
         #: Whether what is no command may be credentials: behind an AUTH that did not work,
         #: clients send them line by line all the same.
         self._suspicious = False
-        self.said = self._out = _Said(session)
+        self.said = _Said(session)
         self._at_once = 0  # the slower way comes past _line
 
     def _line(self, line: bytes) -> Command | None:

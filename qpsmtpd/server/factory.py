@@ -27,9 +27,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from qpsmtpd import __version__
+from qpsmtpd import __version__, logs
 from qpsmtpd.chain import Chain
-from qpsmtpd.logs import threshold
 from qpsmtpd.networks import unmapped
 from qpsmtpd.server.dialogue import LoggedMachine
 from qpsmtpd.server.hub import Hub
@@ -93,7 +92,7 @@ class Generation:
 
     def machine(self, session: Session) -> ServerMachine:
         """A protocol machine for a new session."""
-        if threshold.level >= 6:
+        if logs.wanted(6):
             machine: ServerMachine = LoggedMachine(session, self.settings.limits, self._template)
         else:
             machine = ServerMachine(self.settings.limits, self._template)
@@ -253,19 +252,19 @@ class SMTPFactory:
         :param local_ip: The address it connected to, where that is not the transport's.
         :param local_port: The port it connected to.
         """
+        turned_away = self._turn_away()
+        if turned_away is not None:
+            return turned_away
+        ip = unmapped(ip)
         generation = self.generation
         settings = generation.settings
-        if self.stopping or 0 < settings.connections <= len(self.protocols) + len(self.expected):
-            return self._turn_away()
-        if ":" in ip:
-            ip = unmapped(ip)
         addresses = self._addresses
         count = addresses.get(ip, 0) + 1
         if 0 < settings.connections_per_address < count and ip:
             log.warn("Too many connections from {ip}: {count}", ip=ip, count=count)
             return _TurnedAway(_TOO_MANY_FROM_YOU)
         addresses[ip] = count
-        session = Session(ip, port, unmapped(local_ip) if local_ip else "", local_port)
+        session = Session(ip, port, unmapped(local_ip), local_port)
         session.connections = count
         generation.sessions += 1
         protocol = SMTPProtocol(self, generation, session)

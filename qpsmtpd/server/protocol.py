@@ -26,7 +26,6 @@ from zope.interface import implementer
 from qpsmtpd import logs
 from qpsmtpd.chain import Ask, Chain
 from qpsmtpd.interfaces import ResolverError
-from qpsmtpd.logs import threshold
 from qpsmtpd.message import Message
 from qpsmtpd.networks import unmapped
 from qpsmtpd.policy import NAUGHTY, NAUGHTY_TYPE, report
@@ -234,7 +233,7 @@ class SMTPProtocol:
         """Greet the client, or do not."""
         if self._send is None:
             self.transport.registerProducer(self, True)
-        if threshold.level >= 6:
+        if logs.wanted(6):
             count, limit = len(self.factory.protocols), self.generation.settings.connections
             ip, host = self.session.remote_ip, self.session.remote_host or "Unknown"
             text = f"Accepted connection {count}/{limit} from {ip} / {host}"
@@ -245,15 +244,9 @@ class SMTPProtocol:
             if answer is not None and answer.__class__ in WAITING:
                 # What comes next may be a TLS handshake, which is not for the machine.
                 self._stop_reading()
-                self._then(answer, _pre_connected)
-                return
-            greeted = _pre_connected(self, answer)
+            self._then(answer, _pre_connected)
         except Exception:
             self._failed()
-            return
-        machine = self._machine
-        if greeted and not machine.pending and not self._ended:
-            self._write(machine.outgoing())  # there is nothing to advance to
         else:
             self._advance()
 
@@ -279,8 +272,7 @@ class SMTPProtocol:
             self._stop_reading()
 
     def connectionLost(self, reason: Failure) -> None:
-        if self._descriptor >= 0:
-            self._forget_hub()
+        self._forget_hub()
         if self._secured is not None:
             log.info(
                 "TLS handshake with {ip} failed in session {session}: {reason}",
@@ -482,8 +474,9 @@ class SMTPProtocol:
                 transport.stopReading()
 
     def _forget_hub(self) -> None:
-        self.factory.hub.remove(self._descriptor)
-        self._descriptor = -1
+        if self._descriptor >= 0:
+            self.factory.hub.remove(self._descriptor)
+            self._descriptor = -1
 
     def _finish(self) -> None:
         """Send what is left to say, and close."""
@@ -495,8 +488,7 @@ class SMTPProtocol:
         if self._send is None:
             self.transport.unregisterProducer()
         hub = self._descriptor >= 0
-        if hub:
-            self._forget_hub()
+        self._forget_hub()
         self._end(False)
         self.active = self.factory.now
         if hub and self._send is not None:
@@ -513,19 +505,17 @@ class SMTPProtocol:
             and after it where the server closes, as in the Perl qpsmtpd.
         """
         self._ended = True
-        if self._waiting is not None:
-            self._cancel()
+        self._cancel()
         session = self.session
         chain = self.chain
         if gone:
             self._reset()
         if chain.disconnect is not None:
             self._tell(chain.disconnect, session)
-        if session.transaction is not None:
-            self._reset()
+        self._reset()
         if chain.post_connection is not None:
             self._tell(chain.post_connection, session)
-        if threshold.level >= 6:
+        if logs.wanted(6):
             if session.trace:
                 log.info(
                     "session {session} trace: {trace}",
@@ -610,7 +600,7 @@ class SMTPProtocol:
         self._refused = None
         if self.chain.reset_transaction is not None:
             self._tell(self.chain.reset_transaction, transaction)
-        if threshold.level >= 6 and transaction.trace:
+        if logs.wanted(6) and transaction.trace:
             log.info(
                 "transaction {transaction} trace: {trace}",
                 transaction=transaction.id,
@@ -683,18 +673,14 @@ def _fire(turn: Deferred[None]) -> None:
 # Connection.
 
 
-# Each of these tells whether the client was greeted, and has nothing else to wait for.
-
-
-def _pre_connected(self: SMTPProtocol, verdict: Verdict | None) -> bool:
+def _pre_connected(self: SMTPProtocol, verdict: Verdict | None) -> None:
     if verdict is not None and verdict.kind is not _ACCEPT:
         self._refuse("pre_connection", verdict)
         self._machine.close()
-        return False
-    if self.session.tls_implicit and self.session.tls is None:
+    elif self.session.tls_implicit and self.session.tls is None:
         _start_tls(self, _connect_secured)
-        return False
-    return _connect(self)
+    else:
+        _connect(self)
 
 
 def _connect_secured(self: SMTPProtocol) -> None:
@@ -702,14 +688,14 @@ def _connect_secured(self: SMTPProtocol) -> None:
     self._advance()
 
 
-def _connect(self: SMTPProtocol) -> bool:
+def _connect(self: SMTPProtocol) -> None:
     if self.early:
         self._machine.receive(self.early)
         self.early = b""
     if self.generation.settings.reverse_dns and _wants_name(self):
         self._then(settle(_look_up(self)), _named)
-        return False
-    return _named(self, None)
+    else:
+        _named(self, None)
 
 
 def _wants_name(self: SMTPProtocol) -> bool:
@@ -736,15 +722,11 @@ async def _look_up(self: SMTPProtocol) -> None:
             logs.tell(self.session, f"no name for {ip}: {error}", 7)
 
 
-def _named(self: SMTPProtocol, nothing: None) -> bool:
-    if threshold.level >= 5:
+def _named(self: SMTPProtocol, nothing: None) -> None:
+    if logs.wanted(5):
         _introduce(self)
     ask = self.chain.connect
-    answer = ask(self.session) if ask is not None else None
-    if answer is not None and answer.__class__ in WAITING:
-        self._then(answer, _connected)
-        return False
-    return _connected(self, answer)
+    self._then(ask(self.session) if ask is not None else None, _connected)
 
 
 def _introduce(self: SMTPProtocol) -> None:
@@ -753,14 +735,13 @@ def _introduce(self: SMTPProtocol) -> None:
     logs.tell(session, f"Connection from {session.remote_name} [{session.remote_ip}]", 5)
 
 
-def _connected(self: SMTPProtocol, verdict: Verdict | None) -> bool:
+def _connected(self: SMTPProtocol, verdict: Verdict | None) -> None:
     if verdict is None or verdict.kind is _ACCEPT:
         self._machine.reply(self.greeting())
-        return True
+        return
     self._refuse("connect", verdict)
     if verdict.kind is not Kind.DONE:
         self._machine.close()
-    return False
 
 
 # EHLO and HELO.
@@ -770,19 +751,13 @@ def _ehlo(self: SMTPProtocol, command: Ehlo) -> None:
     ask = self.chain.ehlo
     self.session.capabilities = ()
     answer = ask(self.session, command.host) if ask is not None else None
-    if answer is not None and answer.__class__ in WAITING:
-        self._then(answer, _greeted, "ehlo", command.host)
-    else:
-        _greeted(self, answer, "ehlo", command.host)
+    self._then(answer, _greeted, "ehlo", command.host)
 
 
 def _helo(self: SMTPProtocol, command: Helo) -> None:
     ask = self.chain.helo
     answer = ask(self.session, command.host) if ask is not None else None
-    if answer is not None and answer.__class__ in WAITING:
-        self._then(answer, _greeted, "helo", command.host)
-    else:
-        _greeted(self, answer, "helo", command.host)
+    self._then(answer, _greeted, "helo", command.host)
 
 
 def _greeted(self: SMTPProtocol, verdict: Verdict | None, hello: str, host: str) -> None:
@@ -791,9 +766,8 @@ def _greeted(self: SMTPProtocol, verdict: Verdict | None, hello: str, host: str)
         said = self._refuse(hello, verdict, host)
         if not said.positive:
             return
+    self._reset()
     session = self.session
-    if session.transaction is not None:
-        self._reset()
     session.hello = hello
     session.hello_host = host
     if said is not None:
@@ -1015,7 +989,7 @@ def _content_end(self: SMTPProtocol, event: ContentEnd) -> None:
         return
     transaction = self.session.transaction
     assert transaction is not None
-    if threshold.level >= 6:
+    if logs.wanted(6):
         assert transaction.message is not None
         if not transaction.message.spool.in_memory:
             logs.tell(self.session, "spooling message to disk")
@@ -1049,20 +1023,15 @@ async def judged(
         message.prepend_field(received(transaction, settings.me))
     else:
         message.prepend("Received", line)
-    if (ask := chain.data_post) is not None:
-        verdict = ask(transaction)
-        if verdict is not None and verdict.__class__ in WAITING:
-            verdict = await verdict
-        if verdict is not None and verdict.kind is not _ACCEPT:
-            return "data_post", verdict
-    if own is not None:
-        auth_results.add_own(transaction, own)  # what was found out at data_post, too
-    if (ask := chain.queue_pre) is not None:
-        verdict = ask(transaction)
-        if verdict is not None and verdict.__class__ in WAITING:
-            verdict = await verdict
-        if verdict is not None and verdict.kind is not _ACCEPT:
-            return "queue_pre", verdict
+    for hook, ask in (("data_post", chain.data_post), ("queue_pre", chain.queue_pre)):
+        if hook == "queue_pre" and own is not None:
+            auth_results.add_own(transaction, own)  # what was found out at data_post, too
+        if ask is not None:
+            verdict = ask(transaction)
+            if verdict is not None and verdict.__class__ in WAITING:
+                verdict = await verdict
+            if verdict is not None and verdict.kind is not _ACCEPT:
+                return hook, verdict
     if (ask := chain.queue) is None:
         return "queue", None
     verdict = ask(transaction)
@@ -1185,11 +1154,7 @@ def _unrecognized_decided(self: SMTPProtocol, verdict: Verdict | None) -> None:
 
 def _quit(self: SMTPProtocol, command: Quit) -> None:
     ask = self.chain.quit
-    answer = ask(self.session) if ask is not None else None
-    if answer is not None and answer.__class__ in WAITING:
-        self._then(answer, _quitted)
-    else:
-        _quitted(self, answer)
+    self._then(ask(self.session) if ask is not None else None, _quitted)
 
 
 def _quitted(self: SMTPProtocol, verdict: Verdict | None) -> None:

@@ -220,7 +220,7 @@ _BDAT: Final = re.compile(rb" *([0-9]{1,20})(?:[ \t]+(?i:(LAST)))?")
 #: What may stand for a client's name. RFC 5321, 4.1.1.1 wants a domain or an address
 #: literal; clients in the wild send underscores and bare addresses, and policy about
 #: that is a component's.
-_HOST: Final = re.compile(rb"[!-~\x80-\xff]{1,255}")  # one word
+_HOST: Final = re.compile(rb"[!-~\x80-\xff]{1,255}")
 
 DATA: Final = Data()
 RSET: Final = Rset()

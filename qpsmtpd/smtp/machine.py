@@ -125,7 +125,6 @@ _NOT_OFFERED: Final = Reply(502, "Command not implemented", "5.5.1")
 _BDAT_ONLY: Final = Reply(503, "BODY=BINARYMIME needs BDAT", "5.5.1")
 
 _VERB_LIMIT: Final = 40
-_NO_VERBS: Final[frozenset[bytes]] = frozenset()
 
 _new_tuple: Final = tuple.__new__  # a command at a third of the time of its constructor
 _MOVE_MAIL: Final = frozenset({b"MAIL", b"RCPT"})
@@ -157,7 +156,6 @@ class ServerMachine:
         "_errors",
         "_idle",
         "_last",
-        "_out",
         "_pending",
         "_position",
         "_read",
@@ -183,12 +181,11 @@ class ServerMachine:
         self.recipients = 0
         self.utf8 = False
         self.binary = False
-        self.unparsed = _NO_VERBS
+        self.unparsed: frozenset[bytes] = frozenset()
         self.announce_headers = False
         self._buffer = b""
         self._position = 0
-        self._out: list[bytes] = []
-        self.said = self._out
+        self.said: list[bytes] = []
         #: The event whose reply is outstanding. The first is the connection itself.
         self._waiting: object = _NEED_REPLY
         self._verb = b""
@@ -203,8 +200,7 @@ class ServerMachine:
         self._last = False
         self._refused: Reply | None = None
         #: Octets of a command line that may be read by :meth:`_plain`.
-        most = limits.command_line
-        self._at_once = SHORT_LINE if most > SHORT_LINE else most
+        self._at_once = min(SHORT_LINE, limits.command_line)
         self._discarding = False
         self._close = False
         self._errors = 0
@@ -251,7 +247,7 @@ class ServerMachine:
 
     def outgoing(self) -> bytes:
         """Octets for the client since last asked."""
-        out = self._out
+        out = self.said
         if not out:
             return b""
         octets = out[0] if len(out) == 1 else b"".join(out)
@@ -364,12 +360,11 @@ class ServerMachine:
         after = self._after
         if kind == 1:
             if b"MAIL" in after:
-                if self.state is not _READY:
-                    self._enter(_READY)
-                self.utf8 = self.binary = False  # one that was refused may have asked for them
-                return _new_tuple(Mail, (plain_path(line[1]), NO_PARAMETERS))
+                command = _new_tuple(Mail, (plain_path(line[1]), NO_PARAMETERS))
+                self._begin(command)
+                return command
         elif kind == 2:
-            if b"RCPT" in after and not self.recipients >= self.limits.recipients > 0:
+            if b"RCPT" in after and not self._full:
                 return _new_tuple(Rcpt, (plain_path(line[2]), NO_PARAMETERS))
         elif kind == 4:
             if not self._idle >= self.limits.idle_commands > 0:
@@ -519,7 +514,7 @@ class ServerMachine:
             self._say(reply)
 
     def _say(self, reply: Reply) -> None:
-        self._out.append(reply.octets)
+        self.said.append(reply.octets)
 
     def _enter(self, state: State) -> None:
         self.state = state
@@ -537,20 +532,20 @@ class ServerMachine:
     # Replies to the three commands of every message: what is said is looked up without a call.
 
     def _answered_mail(self, event: object, reply: Reply) -> None:
-        self._out.append(reply._octets or reply.octets)
+        self.said.append(reply._octets or reply.octets)
         if reply._code < 400:
             self.state = _MAIL
             self._after = _AFTER_MAIL
 
     def _answered_rcpt(self, event: object, reply: Reply) -> None:
-        self._out.append(reply._octets or reply.octets)
+        self.said.append(reply._octets or reply.octets)
         if reply._code < 300:
             self.recipients += 1
             self.state = _RCPT
             self._after = _AFTER_RCPT
 
     def _answered_data(self, event: object, reply: Reply) -> None:
-        self._out.append(reply._octets or reply.octets)
+        self.said.append(reply._octets or reply.octets)
         if 300 <= reply._code < 400:
             self._read = ServerMachine._content
         else:
@@ -567,7 +562,7 @@ class ServerMachine:
         self._read = ServerMachine._chunk_content
 
     def _answered_content(self, event: object, reply: Reply) -> None:
-        self._out.append(reply._octets or reply.octets)
+        self.said.append(reply._octets or reply.octets)
         if reply._code < 300:
             self._idle = 0
         self._enter(_READY)
