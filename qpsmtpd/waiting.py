@@ -147,15 +147,13 @@ def _result(deferred: Deferred[Any]) -> Any:
 class Place:
     """A component at a hook, where it may wait.
 
-    :ivar label: The names of the hook and of the component.
     :ivar rest: Asks those that stand behind it.
     :ivar limit: Seconds that it may take; 0 for no limit.
     :ivar deadlines: What watches the limit; ``None`` for nothing.
     :ivar fault: What a failure of it stands for; it logs the failure.
-    :ivar scoped: Whether the first argument is a scope, which has a trace.
     """
 
-    __slots__ = ("deadlines", "fault", "hook", "label", "limit", "link", "rest", "scoped")
+    __slots__ = ("deadlines", "fault", "hook", "limit", "link", "rest")
 
     def __init__(
         self,
@@ -168,12 +166,10 @@ class Place:
     ) -> None:
         self.hook = hook
         self.link = link
-        self.label = (hook.name, link.name)
         self.rest = rest
         self.limit = limit
         self.deadlines = deadlines
         self.fault = fault
-        self.scoped = hook.name not in SETTINGS and hook.name != "post_fork"
 
 
 def late(place: Place, arguments: tuple[Any, ...], answer: Any) -> Any:
@@ -373,14 +369,8 @@ class Wait(Deferred[Any]):
         """Go on with what was said, unless that was done already."""
         if self.called or self._behind is not None:
             return
-        place, arguments = self.place, self._arguments
         try:
-            if said is None and place.scoped and not arguments[0].ended:  # nearly always
-                entry = (*place.label, "waited", perf_counter() - self._began)
-                arguments[0].record(new_tuple(Decision, entry))
-                answer = place.rest(*arguments) if place.rest is not None else None
-            else:
-                answer = self._judged(said)
+            answer = self._judged(said)
         except BaseException:
             answer = Failure()
         if answer.__class__ in WAITING:

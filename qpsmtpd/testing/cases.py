@@ -565,8 +565,8 @@ class _Clock(Clock):
         if isinstance(deadlines, Deadlines):
             # The time limits of components that did not end when they were cancelled.
             return ", ".join(
-                f"for {component}, which goes on at {hook} though its client went"
-                for hook, component in (wait.place.label for wait in deadlines)
+                f"for {place.link.name}, which goes on at {place.hook.name} though its client went"
+                for place in (wait.place for wait in deadlines)
             )
         return self._origins[call]
 
