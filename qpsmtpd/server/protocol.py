@@ -247,8 +247,10 @@ class SMTPProtocol:
             self._then(answer, _pre_connected)
         except Exception:
             self._failed()
-        else:
-            self._advance()
+            return
+        if self._machine.said:
+            self._write(self._machine.outgoing())  # to hold it would cost the reactor a turn
+        self._advance()
 
     def handshakeCompleted(self) -> None:
         secured, self._secured = self._secured, None
